@@ -1,0 +1,108 @@
+"""Tensor maths of low-rank deltas. Everything is `[out, in]`; a convolution is flattened first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+def flatten_weight(weight: Tensor) -> Tensor:
+    """A weight as a matrix: [out, in] stays, [out, in, kh, kw] becomes [out, in·kh·kw], a vector becomes [n, 1].
+
+    The only place that says how a convolution is flattened.
+    """
+    return weight.reshape(weight.shape[0], -1)
+
+
+def energy(matrix: Tensor) -> float:
+    """Squared Frobenius norm, accumulated in fp64."""
+    return float(matrix.double().square().sum())
+
+
+@dataclass(frozen=True, eq=False)
+class Factors:
+    """A low-rank delta ``ΔW = up @ down``, every scale already folded in.
+
+    Laws: ``rank`` of every result is at most the rank of what it was made from; no method forms ``[out, in]`` but `dense`.
+    """
+
+    up: Tensor
+    """[out, r], fp32"""
+    down: Tensor
+    """[r, in·kh·kw], fp32"""
+
+    @property
+    def rank(self) -> int:
+        return self.up.shape[1]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """[out, in·kh·kw] of the delta."""
+        return self.up.shape[0], self.down.shape[1]
+
+    def dense(self) -> Tensor:
+        """The delta as a matrix, [out, in·kh·kw]."""
+        return self.up @ self.down
+
+    def energy(self) -> float:
+        """‖ΔW‖²_F = trace((upᵀ up)(down downᵀ)), from r×r matrices in fp64."""
+        up, down = self.up.double(), self.down.double()
+        return max(0.0, float(((up.T @ up) * (down @ down.T)).sum()))
+
+    def scaled(self, strength: float) -> Factors:
+        """The delta times `strength`."""
+        return Factors(self.up * strength, self.down)
+
+    def compressed(self, rank: int | None = None, kept: float | None = None) -> Factors:
+        """The best approximation of lower rank, with √S balanced between the two factors.
+
+        rank: largest rank of the result; None keeps them all.
+        kept: smallest share of the energy to keep, 0 < kept ≤ 1; the smallest rank that keeps it is taken, within `rank`.
+
+        By QR(up), QR(downᵀ) and an SVD of r×r, so the dense delta is never formed. Singular values at rounding level are
+        dropped, hence the rank may shrink (to 0 for a zero delta) even without a limit.
+        """
+        q_up, r_up = torch.linalg.qr(self.up.double())
+        q_down, r_down = torch.linalg.qr(self.down.double().T)
+        u, s, vh = torch.linalg.svd(r_up @ r_down.T)
+        n = truncation_rank(s, rank, kept)
+        root = s[:n].sqrt()
+        up, down = (q_up @ u[:, :n]) * root, root[:, None] * (q_down @ vh[:n].T).T
+        return Factors(up.to(self.up.dtype), down.to(self.down.dtype))
+
+
+def factorise(delta: Tensor, rank: int | None = None, kept: float | None = None) -> Factors:
+    """A dense delta [out, in·kh·kw] as balanced `Factors`; `rank` and `kept` as in `Factors.compressed`.
+
+    By the eigendecomposition of the smaller Gram matrix in fp64: the singular values that matter to the energy are exact to
+    fp32, and it costs a fraction of a full SVD.
+    """
+    wide = delta.shape[0] > delta.shape[1]
+    matrix = (delta.T if wide else delta).double()
+    values, vectors = torch.linalg.eigh(matrix @ matrix.T)
+    s = values.flip(0).clamp_min(0).sqrt()
+    n = truncation_rank(s, rank, kept, tolerance=1e-7)
+    u = vectors.flip(1)[:, :n]
+    root = s[:n].sqrt()
+    short, long = u * root, (u.T @ matrix) / root[:, None]
+    up, down = (long.T, short.T) if wide else (short, long)
+    return Factors(up.float().contiguous(), down.float().contiguous())
+
+
+def truncation_rank(s: Tensor, rank: int | None, kept: float | None, tolerance: float = 1e-12) -> int:
+    """How many of the descending singular values `s` to keep; those under `tolerance` times the largest are never kept."""
+    if s.numel() == 0 or float(s[0]) == 0.0:
+        return 0
+    n = int((s > s[0] * tolerance).sum())
+    if kept is not None:
+        share = s.square().cumsum(0) / s.square().sum()
+        n = min(n, int((share < kept).sum()) + 1)
+    return n if rank is None else min(n, rank)
+
+
+def cosine(a: Tensor, b: Tensor) -> float:
+    """Cosine of two tensors of one shape as vectors; 0 where one of them is zero."""
+    norm = (energy(a) * energy(b)) ** 0.5
+    return float((a.double() * b.double()).sum()) / norm if norm else 0.0
