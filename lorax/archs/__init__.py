@@ -1,0 +1,64 @@
+"""The base-model architectures that are known, and how a file's blocks are recognised as one of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from lorax.archs.sd1 import SD1
+from lorax.archs.sdxl import SDXL
+from lorax.archs.ssd1b import SSD_1B
+from lorax.errors import UnknownFormat, nearest
+from lorax.layers import Component
+from lorax.structure import Arch, TextStructure, UNetStructure
+from lorax.structure.names import kohya_name, kohya_names, kohya_spellings, peft_name, peft_names
+
+__all__ = [
+    "ARCHS",
+    "FAMILIES",
+    "by_name",
+    "detect",
+    "family_parent",
+    "kohya_name",
+    "kohya_names",
+    "kohya_spellings",
+    "peft_name",
+    "peft_names",
+]
+
+ARCHS: tuple[Arch, ...] = (SD1, SDXL, SSD_1B)
+"""Every known architecture, the parent of each family before its prunings."""
+
+FAMILIES: tuple[str, ...] = tuple(dict.fromkeys(arch.family for arch in ARCHS))
+
+
+def by_name(name: str) -> Arch:
+    """The architecture of this name; UnknownFormat with the nearest name where there is none."""
+    for arch in ARCHS:
+        if arch.name == name:
+            return arch
+    names = [arch.name for arch in ARCHS]
+    raise UnknownFormat(f"no architecture is called '{name}'; known are {', '.join(names)}.{nearest(name, names)}")
+
+
+def family_parent(family: str) -> Arch:
+    """The unpruned architecture of a family."""
+    return next(arch for arch in ARCHS if arch.family == family)
+
+
+def detect(unet: UNetStructure, text: tuple[tuple[Component, TextStructure], ...] = ()) -> Arch:
+    """The architecture with these UNet blocks, holding the text encoders that the file has.
+
+    A UNet that no architecture has is a pruning of its family's parent and is called ``<family>-custom``.
+    """
+    for arch in ARCHS:
+        if arch.unet == unet:
+            return arch.with_parts(unet, text)
+    parent = family_parent(_family(unet))
+    custom = replace(parent, name=f"{parent.family}-custom", title=f"{parent.title}, pruned ({unet.transformer_blocks} transformer blocks)")
+    return custom.with_parts(unet, text)
+
+
+def _family(unet: UNetStructure) -> str:
+    if unet.added_embedding:
+        return "sdxl"
+    return "sd2" if unet.linear_projection else "sd1"

@@ -1,0 +1,121 @@
+"""Read a structure forward out of a file's own tensor names and shapes. Only the rank of a shape is looked at, never a width."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Literal
+
+from lorax.errors import MalformedCheckpoint
+from lorax.structure.blocks import Stage, TextStructure, UNetStructure
+
+UNetLayout = Literal["single_file", "diffusers"]
+Shapes = Mapping[str, tuple[int, ...]]
+
+_BLOCK = re.compile(r"transformer_blocks\.(\d+)\.")
+
+
+def parse_unet(shapes: Shapes) -> tuple[UNetStructure, UNetLayout] | None:
+    """The UNet whose tensors are in `shapes` (names without the file's prefix), or None where there is no UNet.
+
+    MalformedCheckpoint where blocks that the rest depends on are missing.
+    """
+    if "input_blocks.0.0.weight" in shapes and "out.2.weight" in shapes:
+        return _single_file(shapes), "single_file"
+    if "conv_in.weight" in shapes and "down_blocks.0.resnets.0.conv1.weight" in shapes and "conv_out.weight" in shapes:
+        return _diffusers(shapes), "diffusers"
+    return None
+
+
+def parse_text(names: Iterable[str]) -> TextStructure | None:
+    """The text encoder whose tensors have these names (without the file's prefix, with ``text_model.``), or None."""
+    known = set(names)
+    openclip = _count(known, "transformer.resblocks.")
+    if openclip and "token_embedding.weight" in known:
+        return TextStructure("openclip", openclip)
+    clip = _count(known, "text_model.encoder.layers.")
+    if clip and "text_model.embeddings.token_embedding.weight" in known:
+        return TextStructure("clip", clip)
+    return None
+
+
+def _single_file(shapes: Shapes) -> UNetStructure:
+    children = _children(shapes)
+    down: list[Stage] = []
+    open_stage: list[tuple[int, bool]] = []
+    for i in range(1, _count(shapes, "input_blocks.")):
+        block = children.get(f"input_blocks.{i}.0", set())
+        if "op" in block:
+            down.append(_stage(open_stage, sampler=True))
+            open_stage = []
+        else:
+            open_stage.append(_ldm_resnet(shapes, children, f"input_blocks.{i}"))
+    down.append(_stage(open_stage, sampler=False))
+
+    up: list[Stage] = []
+    open_stage = []
+    for i in range(_count(shapes, "output_blocks.")):
+        open_stage.append(_ldm_resnet(shapes, children, f"output_blocks.{i}"))
+        if any("conv" in children.get(f"output_blocks.{i}.{j}", ()) for j in (1, 2)):
+            up.append(_stage(open_stage, sampler=True))
+            open_stage = []
+    up.append(_stage(open_stage, sampler=False))
+
+    resnets = sum("in_layers" in children.get(f"middle_block.{i}", ()) for i in range(3))
+    depth = _count(shapes, "middle_block.1.transformer_blocks.")
+    return UNetStructure(tuple(down), resnets, depth, tuple(up), _linear(shapes), "label_emb" in children)
+
+
+def _diffusers(shapes: Shapes) -> UNetStructure:
+    children = _children(shapes)
+    sides: list[tuple[Stage, ...]] = []
+    for side, sampler in (("down_blocks", "downsamplers"), ("up_blocks", "upsamplers")):
+        stages: list[Stage] = []
+        for level in range(_count(shapes, f"{side}.")):
+            at = f"{side}.{level}"
+            resnets: list[tuple[int, bool]] = []
+            for i in range(_count(shapes, f"{at}.resnets.")):
+                depth = _count(shapes, f"{at}.attentions.{i}.transformer_blocks.")
+                resnets.append((depth, "conv_shortcut" in children.get(f"{at}.resnets.{i}", ())))
+            stages.append(_stage(resnets, sampler=sampler in children.get(at, ())))
+        sides.append(tuple(stages))
+    resnets_mid = _count(shapes, "mid_block.resnets.")
+    depth_mid = _count(shapes, "mid_block.attentions.0.transformer_blocks.")
+    added = "add_embedding" in children
+    return UNetStructure(sides[0], resnets_mid, depth_mid, sides[1], _linear(shapes), added)
+
+
+def _stage(resnets: list[tuple[int, bool]], *, sampler: bool) -> Stage:
+    if not resnets:
+        raise MalformedCheckpoint("the UNet has a level without residual blocks; the file seems to be cut or incomplete")
+    return Stage(tuple(depth for depth, _ in resnets), sampler, tuple(shortcut for _, shortcut in resnets))
+
+
+def _ldm_resnet(shapes: Shapes, children: Mapping[str, set[str]], at: str) -> tuple[int, bool]:
+    block = children.get(f"{at}.0", set())
+    if "in_layers" not in block:
+        raise MalformedCheckpoint(f"expected a residual block at {at}.0 of the UNet, found {sorted(block) or 'nothing'}")
+    return _count(shapes, f"{at}.1.transformer_blocks."), "skip_connection" in block
+
+
+def _linear(shapes: Shapes) -> bool:
+    ranks = {len(shape) for name, shape in shapes.items() if name.endswith(".proj_in.weight")}
+    if len(ranks) > 1:
+        raise MalformedCheckpoint("some proj_in of the UNet are linear and some are convolutions; expected one kind")
+    return ranks == {2}
+
+
+def _children(names: Iterable[str]) -> dict[str, set[str]]:
+    """For each module its direct children."""
+    found: dict[str, set[str]] = {}
+    for name in names:
+        parts = name.split(".")
+        for i in range(1, len(parts)):
+            found.setdefault(".".join(parts[:i]), set()).add(parts[i])
+    return found
+
+
+def _count(names: Iterable[str], prefix: str) -> int:
+    """One more than the largest number that directly follows `prefix`."""
+    numbers = {int(head) for name in names if name.startswith(prefix) and (head := name[len(prefix) :].split(".", 1)[0]).isdigit()}
+    return max(numbers) + 1 if numbers else 0
