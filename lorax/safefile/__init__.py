@@ -1,0 +1,19 @@
+"""Files of tensors: safetensors, sharded sets and pickles read lazily; safetensors and text written whole or not at all."""
+
+from __future__ import annotations
+
+from lorax.header import TensorInfo
+from lorax.safefile.open import open_tensors
+from lorax.safefile.read import TensorFile
+from lorax.safefile.sharded import open_sharded
+from lorax.safefile.write import stream_safetensors, write_safetensors, write_text
+
+__all__ = [
+    "TensorFile",
+    "TensorInfo",
+    "open_sharded",
+    "open_tensors",
+    "stream_safetensors",
+    "write_safetensors",
+    "write_text",
+]

@@ -1,0 +1,59 @@
+"""Telling files of tensors apart by what they contain, whatever their suffix."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from lorax.errors import MalformedFile, one_line
+from lorax.header import MAX_HEADER
+from lorax.safefile.pickles import PickleFile
+from lorax.safefile.read import SafetensorsFile, TensorFile, open_binary
+
+
+def open_tensors(path: Path) -> TensorFile:
+    """Open a file of tensors for what it is, whatever its suffix: safetensors, or a pickle that holds tensors only.
+
+    Raises FileError where it cannot be opened, MalformedFile where it is neither, UnsafeFile for a pickle with more in it.
+    """
+    path = Path(path)
+    with open_binary(path) as file:
+        start = file.read(512)
+    if (reason := _not_tensors(path, start)) is not None:
+        raise MalformedFile(one_line(f"'{path}' {reason}."))
+    opener: Callable[[Path], TensorFile] = SafetensorsFile
+    if is_pickle(start):
+        opener = PickleFile
+    return opener(path)
+
+
+def is_pickle(start: bytes) -> bool:
+    """A zip (torch ≥ 1.6) or a bare pickle stream of protocol 2 or later (older torch)."""
+    if start[:4] == b"PK\x03\x04":
+        return True
+    header = int.from_bytes(start[:8], "little") <= MAX_HEADER and start[8:9] == b"{"
+    return start[:1] == b"\x80" and start[1:2] in b"\x02\x03\x04\x05" and not header
+
+
+def _not_tensors(path: Path, start: bytes) -> str | None:
+    """Why a file that starts like this cannot hold tensors, for the usual accidents."""
+    text = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if not start:
+        return "is empty; download or copy it again"
+    if text.startswith(b"version https://git-lfs"):
+        return "is a Git LFS pointer, not the file itself; download the real file (git lfs pull)"
+    if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
+        return "is a web page, not a model; the download needs a login or another link"
+    if start.startswith(b"GGUF"):
+        return "is a GGUF file, which is not read; give the .safetensors file it was made from"
+    if len(text) >= 8 and all(byte >= 32 or byte in b"\t\r\n" for byte in start) and _is_utf8(start):
+        return "is a text file, not a file of tensors"
+    return None
+
+
+def _is_utf8(start: bytes) -> bool:
+    try:
+        start[:-4].decode("utf-8")  # the last character may be cut
+    except UnicodeDecodeError as e:
+        return e.start >= len(start) - 8
+    return True

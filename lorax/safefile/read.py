@@ -1,0 +1,139 @@
+"""Lazy reading: a safetensors file by its header alone, one tensor at a time."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+import torch
+from torch import Tensor
+
+from lorax.errors import FileError, MalformedFile, nearest, one_line
+from lorax.header import MAX_HEADER, TORCH_DTYPES, TensorInfo, parse_header
+
+
+class TensorFile(Protocol):
+    """What safetensors files, sharded sets and pickles all look like."""
+
+    @property
+    def path(self) -> Path: ...
+
+    @property
+    def metadata(self) -> Mapping[str, str]: ...
+
+    @property
+    def tensors(self) -> Mapping[str, TensorInfo]:
+        """All tensors, from the header alone."""
+        ...
+
+    @property
+    def ignored(self) -> tuple[str, ...]:
+        """Keys of the file that hold no tensor (a pickle's ``epoch``, optimizer states…)."""
+        ...
+
+    def read(self, name: str) -> Tensor:
+        """The tensor as stored, on the CPU, in memory of its own."""
+        ...
+
+    def close(self) -> None: ...
+
+    def __enter__(self) -> TensorFile: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+class SafetensorsFile:
+    """An open safetensors file. Threads may share it."""
+
+    ignored: tuple[str, ...] = ()
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = threading.Lock()
+        self._file = open_binary(path)
+        try:
+            text, data_size = _read_header(path, self._file)
+            header = parse_header(text, data_size)
+        except ValueError as e:
+            self._file.close()
+            raise MalformedFile(one_line(f"'{path}' {e}.")) from None
+        except BaseException:
+            self._file.close()
+            raise
+        self.metadata: Mapping[str, str] = header.metadata
+        self.tensors: Mapping[str, TensorInfo] = header.tensors
+        self._offsets = header.offsets
+
+    def read(self, name: str) -> Tensor:
+        info = find_tensor(self.path, self.tensors, name)
+        if info.dtype not in TORCH_DTYPES:
+            raise FileError(one_line(f"'{self.path}': '{name}' is {info.dtype}, which torch {torch.__version__} cannot hold: update it."))
+        raw = torch.empty(info.nbytes, dtype=torch.uint8)
+        if info.nbytes:
+            self._fill(raw, self._offsets[name])
+        return raw.view(TORCH_DTYPES[info.dtype]).reshape(info.shape)
+
+    def _fill(self, raw: Tensor, offset: int) -> None:
+        """Read straight into the tensor's memory: nothing but this tensor is ever allocated."""
+        target = raw.numpy().data
+        try:
+            with self._lock:
+                self._file.seek(offset)
+                while target:
+                    count = self._file.readinto(target)  # pyright: ignore[reportAttributeAccessIssue]
+                    if not count:
+                        raise MalformedFile(one_line(f"'{self.path}' became shorter while it was read."))
+                    target = target[count:]
+        except OSError as e:
+            raise FileError(one_line(f"'{self.path}' cannot be read: {e.strerror or e}.")) from None
+
+    def close(self) -> None:
+        self._file.close()
+
+    def __enter__(self) -> SafetensorsFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def find_tensor(path: Path, tensors: Mapping[str, TensorInfo], name: str) -> TensorInfo:
+    """The entry called `name`, or MalformedFile with the nearest name."""
+    if name not in tensors:
+        raise MalformedFile(one_line(f"'{path}' has no tensor '{name}'.{nearest(name, tensors)}"))
+    return tensors[name]
+
+
+def open_binary(path: Path) -> BinaryIO:
+    """Open for reading, with one line for each way in which that fails."""
+    try:
+        if path.is_dir():
+            raise FileError(one_line(f"'{path}' is a folder; a file was expected."))
+        return path.open("rb", buffering=0)  # pyright: ignore[reportReturnType]
+    except FileNotFoundError:
+        raise FileError(one_line(f"'{path}' does not exist.{_neighbour(path)}")) from None
+    except (OSError, ValueError) as e:
+        raise FileError(one_line(f"'{path}' cannot be opened: {getattr(e, 'strerror', None) or e}.")) from None
+
+
+def _neighbour(path: Path) -> str:
+    try:
+        return nearest(path.name, [p.name for p in path.parent.iterdir()])
+    except OSError:
+        return f" Nor does the folder '{path.parent}'."
+
+
+def _read_header(path: Path, file: BinaryIO) -> tuple[bytes, int]:
+    """The header's text and the number of bytes behind it. Raises ValueError with a reason."""
+    size = path.stat().st_size
+    start = file.read(8)
+    if len(start) < 8:
+        raise ValueError("is cut short: a safetensors file has at least 8 bytes; download or copy it again")
+    length = int.from_bytes(start, "little")
+    if length > MAX_HEADER:
+        raise ValueError(f"is not a safetensors file: its header would be {length:,} bytes long, {MAX_HEADER:,} is the limit")
+    if length + 8 > size:
+        raise ValueError(f"is cut short: its header needs {length + 8:,} bytes, {size:,} are there; download or copy it again")
+    return file.read(length), size - 8 - length
