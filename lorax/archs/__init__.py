@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from lorax.archs.bk_sdm import BK_SDM_BASE, BK_SDM_SMALL, BK_SDM_TINY, BK_SDM_V2_BASE, BK_SDM_V2_SMALL, BK_SDM_V2_TINY
+from lorax.archs.koala import KOALA_1B, KOALA_700M
 from lorax.archs.sd1 import SD1
+from lorax.archs.sd2 import SD2
 from lorax.archs.sdxl import SDXL
 from lorax.archs.ssd1b import SSD_1B
+from lorax.archs.vega import VEGA
 from lorax.errors import UnknownFormat, nearest
 from lorax.layers import Component
 from lorax.structure import Arch, TextStructure, UNetStructure
@@ -25,7 +29,21 @@ __all__ = [
     "peft_names",
 ]
 
-ARCHS: tuple[Arch, ...] = (SD1, SDXL, SSD_1B)
+ARCHS: tuple[Arch, ...] = (
+    SD1,
+    BK_SDM_BASE,
+    BK_SDM_SMALL,
+    BK_SDM_TINY,
+    SD2,
+    BK_SDM_V2_BASE,
+    BK_SDM_V2_SMALL,
+    BK_SDM_V2_TINY,
+    SDXL,
+    SSD_1B,
+    VEGA,
+    KOALA_700M,
+    KOALA_1B,
+)
 """Every known architecture, the parent of each family before its prunings."""
 
 FAMILIES: tuple[str, ...] = tuple(dict.fromkeys(arch.family for arch in ARCHS))
@@ -51,11 +69,11 @@ def detect(unet: UNetStructure, text: tuple[tuple[Component, TextStructure], ...
     A UNet that no architecture has is a pruning of its family's parent and is called ``<family>-custom``.
     """
     for arch in ARCHS:
-        if arch.unet == unet:
+        if arch.unet is not None and replace(arch.unet, strided=unet.strided) == unet:
             return arch.with_parts(unet, text)
     parent = family_parent(_family(unet))
-    custom = replace(parent, name=f"{parent.family}-custom", title=f"{parent.title}, pruned ({unet.transformer_blocks} transformer blocks)")
-    return custom.with_parts(unet, text)
+    title = f"{parent.title}, pruned to {unet.transformer_blocks} transformer blocks"
+    return replace(parent, name=f"{parent.family}-custom", title=title, unet=unet, text=text)
 
 
 def _family(unet: UNetStructure) -> str:

@@ -35,6 +35,9 @@ class UNetStructure:
     """proj_in and proj_out are linear layers (SD2, SDXL), not 1x1 convolutions (SD1)."""
     added_embedding: bool
     """A second embedding beside the timestep (SDXL's size and pooled text): ``label_emb`` or ``add_embedding``."""
+    strided: bool = False
+    """Single files leave the numbers of removed blocks free: each level counts as three blocks, as in SD1. It is what diffusers'
+    own script (convert_diffusers_to_original_stable_diffusion) makes of BK-SDM; files of SDXL's prunings have no gaps."""
 
     @property
     def transformer_blocks(self) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
@@ -11,8 +10,6 @@ from lorax.structure.blocks import Stage, TextStructure, UNetStructure
 
 UNetLayout = Literal["single_file", "diffusers"]
 Shapes = Mapping[str, tuple[int, ...]]
-
-_BLOCK = re.compile(r"transformer_blocks\.(\d+)\.")
 
 
 def parse_unet(shapes: Shapes) -> tuple[UNetStructure, UNetLayout] | None:
@@ -42,28 +39,31 @@ def parse_text(names: Iterable[str]) -> TextStructure | None:
 def _single_file(shapes: Shapes) -> UNetStructure:
     children = _children(shapes)
     down: list[Stage] = []
-    open_stage: list[tuple[int, bool]] = []
-    for i in range(1, _count(shapes, "input_blocks.")):
-        block = children.get(f"input_blocks.{i}.0", set())
-        if "op" in block:
-            down.append(_stage(open_stage, sampler=True))
-            open_stage = []
+    level: list[tuple[int, bool]] = []
+    inputs = _numbers(children, "input_blocks")
+    for i in inputs[1:]:
+        if "op" in children.get(f"input_blocks.{i}.0", ()):
+            down.append(_stage(level, sampler=True))
+            level = []
         else:
-            open_stage.append(_ldm_resnet(shapes, children, f"input_blocks.{i}"))
-    down.append(_stage(open_stage, sampler=False))
+            level.append(_ldm_resnet(shapes, children, f"input_blocks.{i}"))
+    down.append(_stage(level, sampler=False))
 
     up: list[Stage] = []
-    open_stage = []
-    for i in range(_count(shapes, "output_blocks.")):
-        open_stage.append(_ldm_resnet(shapes, children, f"output_blocks.{i}"))
-        if any("conv" in children.get(f"output_blocks.{i}.{j}", ()) for j in (1, 2)):
-            up.append(_stage(open_stage, sampler=True))
-            open_stage = []
-    up.append(_stage(open_stage, sampler=False))
+    level = []
+    for i in _numbers(children, "output_blocks"):
+        at = f"output_blocks.{i}"
+        if "0" in children[at]:
+            level.append(_ldm_resnet(shapes, children, at))
+        if any("conv" in children.get(f"{at}.{j}", ()) for j in (1, 2)):
+            up.append(_stage(level, sampler=True))
+            level = []
+    up.append(_stage(level, sampler=False))
 
     resnets = sum("in_layers" in children.get(f"middle_block.{i}", ()) for i in range(3))
     depth = _count(shapes, "middle_block.1.transformer_blocks.")
-    return UNetStructure(tuple(down), resnets, depth, tuple(up), _linear(shapes), "label_emb" in children)
+    strided = inputs[-1] + 1 != len(inputs)
+    return UNetStructure(tuple(down), resnets, depth, tuple(up), _linear(shapes), "label_emb" in children, strided)
 
 
 def _diffusers(shapes: Shapes) -> UNetStructure:
@@ -113,6 +113,10 @@ def _children(names: Iterable[str]) -> dict[str, set[str]]:
         for i in range(1, len(parts)):
             found.setdefault(".".join(parts[:i]), set()).add(parts[i])
     return found
+
+
+def _numbers(children: Mapping[str, set[str]], module: str) -> list[int]:
+    return sorted(int(child) for child in children.get(module, ()) if child.isdigit())
 
 
 def _count(names: Iterable[str], prefix: str) -> int:

@@ -30,21 +30,21 @@ _RESNET = (
     ("norm2", "out_layers.0", LayerKind.NORM),
     ("conv2", "out_layers.3", LayerKind.CONV),
 )
-_TRANSFORMER = [
-    "norm1",
-    "attn1.to_q",
-    "attn1.to_k",
-    "attn1.to_v",
-    "attn1.to_out.0",
-    "norm2",
-    "attn2.to_q",
-    "attn2.to_k",
-    "attn2.to_v",
-    "attn2.to_out.0",
-    "norm3",
-    "ff.net.0.proj",
-    "ff.net.2",
-]
+_TRANSFORMER = (
+    ("norm1", LayerKind.NORM),
+    ("attn1.to_q", LayerKind.LINEAR),
+    ("attn1.to_k", LayerKind.LINEAR),
+    ("attn1.to_v", LayerKind.LINEAR),
+    ("attn1.to_out.0", LayerKind.LINEAR),
+    ("norm2", LayerKind.NORM),
+    ("attn2.to_q", LayerKind.LINEAR),
+    ("attn2.to_k", LayerKind.LINEAR),
+    ("attn2.to_v", LayerKind.LINEAR),
+    ("attn2.to_out.0", LayerKind.LINEAR),
+    ("norm3", LayerKind.NORM),
+    ("ff.net.0.proj", LayerKind.LINEAR),
+    ("ff.net.2", LayerKind.LINEAR),
+)
 
 
 @dataclass(frozen=True)
@@ -78,10 +78,10 @@ def _blocks(structure: UNetStructure) -> Iterator[_Block]:
     slot = 1
     for level, stage in enumerate(structure.down):
         yield from _stage(stage, f"down_blocks.{level}", "input_blocks", slot, "down")
-        slot += len(stage.depths)
+        sampler = 3 * (level + 1) if structure.strided else slot + len(stage.depths)
         if stage.sampler:
-            yield _Block(f"down_blocks.{level}.downsamplers.0", f"input_blocks.{slot}.0", "sampler", "down")
-            slot += 1
+            yield _Block(f"down_blocks.{level}.downsamplers.0", f"input_blocks.{sampler}.0", "sampler", "down")
+        slot = sampler + 1
     for i in range(structure.mid_resnets):
         place = i * (2 if structure.mid_depth else 1)
         yield _Block(f"mid_block.resnets.{i}", f"middle_block.{place}", "resnet", "mid")
@@ -90,10 +90,10 @@ def _blocks(structure: UNetStructure) -> Iterator[_Block]:
     slot = 0
     for level, stage in enumerate(structure.up):
         yield from _stage(stage, f"up_blocks.{level}", "output_blocks", slot, "up")
-        slot += len(stage.depths)
+        slot = 3 * (level + 1) if structure.strided else slot + len(stage.depths)
         if stage.sampler:
-            after = 2 if stage.depths[-1] else 1
-            yield _Block(f"up_blocks.{level}.upsamplers.0", f"output_blocks.{slot - 1}.{after}", "sampler", "up")
+            behind = (2 if level else 1) if structure.strided else (2 if stage.depths[-1] else 1)
+            yield _Block(f"up_blocks.{level}.upsamplers.0", f"output_blocks.{slot - 1}.{behind}", "sampler", "up")
 
 
 def _stage(stage: Stage, diffusers: str, single_file: str, slot: int, section: str) -> Iterator[_Block]:
@@ -124,8 +124,7 @@ def _transformer(attention: _Block, i: int, index: int) -> tuple[Unit, list[Laye
     inner = f"transformer_blocks.{i}"
     unit = Unit(Component.UNET, f"{attention.diffusers}.{inner}", "transformer", attention.section, index)
     single_file = f"{attention.single_file}.{inner}"
-    kinds = [LayerKind.NORM if role.startswith("norm") else LayerKind.LINEAR for role in _TRANSFORMER]
-    return unit, [_spec(unit, r, f"{unit.path}.{r}", f"{single_file}.{r}", k) for r, k in zip(_TRANSFORMER, kinds, strict=True)]
+    return unit, [_spec(unit, role, f"{unit.path}.{role}", f"{single_file}.{role}", kind) for role, kind in _TRANSFORMER]
 
 
 def _child(unit: Unit, block: _Block, role: str, single_file: str, kind: LayerKind) -> LayerSpec:
