@@ -1,0 +1,165 @@
+"""How alike the matched weights are: Φ̂ left and right (Eq. 4 above chance), ρ, equality, and the transferability cost.
+
+A pass over both bases that reads one weight of each at a time and keeps only leading subspaces of one group of layers.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lorax.checkpoint import Checkpoint
+from lorax.layers import Component, Layer, LayerId, LayerKind
+from lorax.linalg import cosine, flatten_weight
+from lorax.spectral import K_SIMILARITY, Leading, above_chance, compute_leading, similarity, similarity_rank
+from lorax.transfer.atc import combine, cost_matrix
+from lorax.transfer.match import Matching, match_layers
+from lorax.transfer.types import Atc, LayerMatch, LayerScore, Progress, no_progress
+
+COARSE = {"F16": 2**-10, "BF16": 2**-7, "F8_E4M3": 2**-3, "F8_E5M2": 2**-2}
+"""Relative rounding of a stored number by safetensors dtype."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The scores of all matched layers, and the transferability cost over their groups."""
+
+    layers: Mapping[LayerId, LayerScore]
+    """By target layer."""
+    atc: Atc | None
+
+
+@dataclass(frozen=True)
+class SimilarityReport:
+    """Two bases compared, without an adapter."""
+
+    source_name: str
+    target_name: str
+    family: str
+    matching: Matching
+    scores: Scores
+    k_sim: int
+    """Largest rank at which similarity was taken; narrow layers use a quarter of their side."""
+
+
+def compute_similarity(
+    source: Checkpoint,
+    target: Checkpoint,
+    components: Iterable[Component] | None = None,
+    attention_only: bool = True,
+    k_sim: int | None = None,
+    device: torch.device | None = None,
+    progress: Progress = no_progress,
+) -> SimilarityReport:
+    """Compare two bases layer by layer; by default the attention modules, which the paper adapts."""
+    chosen = set(source.components if components is None else components)
+
+    def wanted(base: Checkpoint) -> list[LayerId]:
+        layers = [layer for layer in base.layers.values() if layer.id.component in chosen and measurable(layer)]
+        return [layer.id for layer in layers if not attention_only or is_attention(layer)]
+
+    matching = match_layers(source, target, wanted(source), progress)
+    scores = score_matches(source, target, matching.layers, wanted(source), wanted(target), k_sim, device, progress)
+    return SimilarityReport(source.name, target.name, target.arch.family, matching, scores, k_sim or K_SIMILARITY)
+
+
+def is_attention(layer: Layer) -> bool:
+    """One of the q, k, v and output projections."""
+    return layer.spec.kind == LayerKind.LINEAR and layer.spec.role.startswith(("attn", "self_attn"))
+
+
+def measurable(layer: Layer) -> bool:
+    return layer.spec.kind in (LayerKind.LINEAR, LayerKind.CONV)
+
+
+def score_matches(
+    source: Checkpoint,
+    target: Checkpoint,
+    matches: Sequence[LayerMatch],
+    sources: Iterable[LayerId],
+    targets: Iterable[LayerId],
+    k_sim: int | None = None,
+    device: torch.device | None = None,
+    progress: Progress = no_progress,
+) -> Scores:
+    """Score `matches`; the transferability cost also counts the layers `sources` and `targets` that stayed without a partner."""
+    partner = {m.target: source.layers[m.source] for m in matches}
+    theirs, ours = group_layers(source, [*sources, *(m.source for m in matches)]), group_layers(target, [*targets, *partner])
+    total = sum(map(len, ours.values()))
+    scores: dict[LayerId, LayerScore] = {}
+    costs: list[tuple[Tensor, Tensor]] = []
+    done = 0
+    for key, group in ours.items():
+        rank = group_rank(group[0], k_sim)
+        left: list[Leading] = []
+        right: dict[LayerId, Leading] = {}
+        for layer in group:
+            progress("comparing the two bases", done, total)
+            done += 1
+            weight, other = read_matrix(target, layer, device), partner.get(layer.id)
+            if other is None or other.shape != layer.shape:
+                left += [compute_leading(weight, rank)] if rank else []
+                continue
+            pair = read_matrix(source, other, device), weight
+            same = equal_as_stored(*pair, (source.stored_dtype(other), target.stored_dtype(layer)))
+            if rank:
+                right[other.id] = compute_leading(pair[0], rank)
+                left.append(right[other.id] if same else compute_leading(weight, rank))
+            scores[layer.id] = score_pair(*pair, same, right[other.id] if rank else None, left[-1] if rank else None)
+        if rank:
+            rest = [layer for layer in theirs.get(key, []) if layer.id not in right]
+            right |= {layer.id: compute_leading(read_matrix(source, layer, device), rank) for layer in rest}
+            costs.append(cost_matrices(list(right.values()), left))
+    return Scores(scores, combine(costs))
+
+
+GroupKey = tuple[Component, str, tuple[int, ...]]
+
+
+def group_layers(base: Checkpoint, ids: Iterable[LayerId]) -> dict[GroupKey, list[Layer]]:
+    """Layers that can be compared with each other: of one component, role and shape."""
+    groups: dict[GroupKey, list[Layer]] = defaultdict(list)
+    for i in dict.fromkeys(ids):
+        layer = base.layers[i]
+        if measurable(layer):
+            groups[i.component, layer.spec.role, layer.shape].append(layer)
+    return groups
+
+
+def read_matrix(base: Checkpoint, layer: Layer, device: torch.device | None) -> Tensor:
+    return flatten_weight(base.read(layer)).to(device)
+
+
+def cost_matrices(sources: Sequence[Leading], targets: Sequence[Leading]) -> tuple[Tensor, Tensor]:
+    """Left and right cost matrix of a group; a group without any source costs 1 throughout."""
+    if not sources:
+        return torch.ones(1, len(targets)), torch.ones(1, len(targets))
+    return cost_matrix([x.U for x in sources], [x.U for x in targets]), cost_matrix([x.V for x in sources], [x.V for x in targets])
+
+
+def group_rank(layer: Layer, k_sim: int | None) -> int:
+    """k_sim for a layer: METHOD's rule, or the user's choice within the same quarter of the short side; 0: not measurable."""
+    sides = layer.out_features, layer.in_features
+    return similarity_rank(sides) if k_sim is None else min(k_sim, min(sides) // 4)
+
+
+def score_pair(wa: Tensor, wb: Tensor, same: bool, a: Leading | None, b: Leading | None) -> LayerScore:
+    """The score of one pair of weights [out, in], given their leading subspaces where these can be measured."""
+    rho = 1.0 if same else cosine(wa, wb)
+    if a is None or b is None:
+        return LayerScore(None, None, None, None, rho, same)
+    k = a.U.shape[1]
+    left, right = k / wa.shape[0], k / wa.shape[1]
+    return LayerScore(above_chance(similarity(a.U, b.U), left), above_chance(similarity(a.V, b.V), right), left, right, rho, same)
+
+
+def equal_as_stored(a: Tensor, b: Tensor, dtypes: tuple[str, str]) -> bool:
+    """Whether two weights are one, up to the rounding of the coarser of their stored dtypes."""
+    tolerance = max(COARSE.get(d, 0.0) for d in dtypes)
+    if dtypes[0] == dtypes[1] or tolerance == 0.0:
+        return bool(torch.equal(a, b))
+    return bool(((a - b).abs() <= tolerance * torch.maximum(a.abs(), b.abs()) + 1e-7).all())
