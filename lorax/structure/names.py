@@ -23,7 +23,7 @@ def kohya_name(arch: Arch, layer: LayerId) -> str:
 
 def peft_name(arch: Arch, layer: LayerId) -> str:
     """``unet.…``, ``text_encoder.text_model.…`` or ``text_encoder_2.…``: the layer's name in diffusers and PEFT files."""
-    return _spelled({i: (n,) for n, i in peft_names(arch).items()}, layer, arch)
+    return _spelled(_peft_spellings(arch), layer, arch)
 
 
 @lru_cache(maxsize=32)
@@ -44,8 +44,20 @@ def kohya_spellings(arch: Arch) -> Mapping[LayerId, tuple[str, ...]]:
 
 @lru_cache(maxsize=32)
 def peft_names(arch: Arch) -> Mapping[str, LayerId]:
-    """The diffusers/PEFT module name of each layer."""
-    return MappingProxyType({f"{_PEFT_PREFIX[spec.id.component]}.{spec.id.path}": spec.id for spec in arch.layers()})
+    """Every diffusers/PEFT module name that is accepted for this architecture, and the layer that it means.
+
+    transformers 5 dropped ``text_model.`` from the paths of its CLIPTextModel, so both spellings occur.
+    """
+    return MappingProxyType({name: layer for layer, names in _peft_spellings(arch).items() for name in names})
+
+
+@lru_cache(maxsize=32)
+def _peft_spellings(arch: Arch) -> Mapping[LayerId, tuple[str, ...]]:
+    spellings: dict[LayerId, tuple[str, ...]] = {}
+    for layer in (spec.id for spec in arch.layers()):
+        paths = dict.fromkeys((layer.path, layer.path.removeprefix("text_model.")))
+        spellings[layer] = tuple(f"{_PEFT_PREFIX[layer.component]}.{path}" for path in paths)
+    return MappingProxyType(spellings)
 
 
 def _kohya(arch: Arch, spec: LayerSpec) -> Iterator[str]:
