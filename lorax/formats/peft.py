@@ -1,0 +1,100 @@
+"""Dotted files: diffusers and PEFT, old and new.
+
+``unet.<path>.lora_A.weight`` is down, ``.lora_B.weight`` is up; text encoders under ``text_encoder.`` and ``text_encoder_2.``.
+Without alphas the scale is 1, unless the metadata's ``lora_adapter_metadata`` (JSON of PEFT configurations, one per component)
+says otherwise. Older spellings: an adapter's name before ``weight`` (``.lora_A.default.weight``), ``base_model.model.`` before
+the path, ``to_q_lora.down.weight``, ``to_q.lora.down.weight``, ``.processor.``, ``.lora_linear_layer.``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from types import MappingProxyType
+from typing import Any, cast
+
+from torch import Tensor
+
+from lorax.archs import peft_name, peft_names
+from lorax.layers import Component, LayerId
+from lorax.structure import Arch
+
+NAME: str = "peft"
+_LEAF = re.compile(
+    r"[._](?:lora_(?P<ab>[AB])(?:\.(?!weight$|bias$)[^.]+)?\.(?P<what>weight|bias)"
+    r"|(?:lora|lora_linear_layer)\.(?P<old>down|up)\.weight"
+    r"|(?P<magnitude>lora_magnitude_vector)(?:\.[^.]+)*"
+    r"|(?P<plain>lora_(?:down|up|mid)\.weight|alpha|scale|dora_scale|diff|diff_b|w_norm|b_norm|oft_blocks|oft_diag|rescale"
+    r"|hada_[wt][12](?:_[ab])?|lokr_[wt][12](?:_[ab])?))$"
+)
+_AB = {"A": "lora_down", "B": "lora_up"}
+_OLD_TEXT = {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_out": "out_proj"}
+
+
+def split(key: str) -> tuple[str, str] | None:
+    """(module path, leaf in kohya's and LyCORIS' names) of a tensor name, or None where it is not of this dialect."""
+    found = _LEAF.search(key)
+    if found is None or "." not in key[: found.start()]:
+        return None
+    module = _module(key[: found.start()])
+    if ab := found["ab"]:
+        return module, f"{_AB[ab]}.{found['what']}"
+    if old := found["old"]:
+        return module, f"lora_{old}.weight"
+    return module, "magnitude" if found["magnitude"] else found["plain"]
+
+
+def _module(path: str) -> str:
+    path = path.removeprefix("base_model.model.").replace(".processor", "")
+    if not path.startswith(("unet.", "text_encoder", "diffusion_model.", "transformer.")):
+        path = f"text_encoder.{path}" if path.startswith("text_model.") else f"unet.{path}"
+    parent, _, last = path.rpartition(".")
+    if path.startswith("text_encoder") and last in _OLD_TEXT:
+        return f"{parent}.{_OLD_TEXT[last]}"
+    return f"{path}.0" if last == "to_out" else path
+
+
+@lru_cache(maxsize=32)
+def names(arch: Arch) -> Mapping[str, LayerId]:
+    """Every accepted module path; ``diffusion_model.`` goes before the path of the original layout (ComfyUI's own files)."""
+    native = {f"diffusion_model.{s.single_file.module}": s.id for s in arch.layers() if s.id.component == Component.UNET}
+    return MappingProxyType({**native, **peft_names(arch)})
+
+
+def scales(metadata: Mapping[str, str], modules: Mapping[str, int]) -> Mapping[str, float]:
+    """alpha / r (or alpha / √r) by module, where ``lora_adapter_metadata`` gives it.
+
+    modules: rank of each module.
+    """
+    try:
+        config = cast("dict[str, Any]", json.loads(metadata.get("lora_adapter_metadata", "{}")))
+        return {m: scale for m, rank in modules.items() if (scale := _scale(config, m, rank)) is not None}
+    except (ValueError, TypeError, AttributeError):
+        return {}
+
+
+def _scale(config: Mapping[str, Any], module: str, rank: int) -> float | None:
+    component, _, path = module.partition(".")
+    alpha = config.get(f"{component}.lora_alpha")
+    for pattern, value in (config.get(f"{component}.alpha_pattern") or {}).items():
+        if re.match(rf"(.*\.)?({pattern})$", path):
+            alpha = value
+    if alpha is None:
+        return None
+    return float(alpha) / (rank**0.5 if config.get(f"{component}.use_rslora") else rank)
+
+
+def spelling(modules: Iterable[str], arch: Arch) -> str:
+    """The dialect's name."""
+    return NAME
+
+
+def tensors(factors: Mapping[LayerId, tuple[Tensor, Tensor, Tensor]], arch: Arch) -> dict[str, Tensor]:
+    """(down, up, alpha) of each layer in diffusers' names; alpha is the rank, which these files do not store."""
+    out: dict[str, Tensor] = {}
+    for layer, (down, up, _) in factors.items():
+        name = peft_name(arch, layer)
+        out |= {f"{name}.lora_A.weight": down, f"{name}.lora_B.weight": up}
+    return out

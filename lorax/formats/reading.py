@@ -1,0 +1,216 @@
+"""Reading an adapter: which dialect, which architecture, which layer each tensor belongs to. Dialects are handed in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from lorax.adapter import Adapter, AdapterModule, BaseHint, Offset
+from lorax.archs import ARCHS, FAMILIES, family_parent
+from lorax.errors import BaseMismatch, MalformedAdapter, UnknownFormat, nearest, one_line
+from lorax.formats.foreign import describe_file, describe_key, foreign_family
+from lorax.formats.leaves import DOWN, KNOWN, build_module
+from lorax.layers import LayerId
+from lorax.safefile import TensorFile
+from lorax.structure import Arch
+
+Leaf = tuple[str, str]
+"""(leaf name in kohya's and LyCORIS' terms, tensor name in the file)"""
+
+
+class Dialect(Protocol):
+    """How one family of adapter files names its tensors: a module of this package."""
+
+    NAME: str
+
+    def split(self, key: str, /) -> tuple[str, str] | None:
+        """(module name, leaf) of a tensor name, or None where the name is not of this dialect."""
+        ...
+
+    def names(self, arch: Arch, /) -> Mapping[str, LayerId]:
+        """Every accepted module name and the layer that it means."""
+        ...
+
+    def scales(self, metadata: Mapping[str, str], modules: Mapping[str, int], /) -> Mapping[str, float]:
+        """alpha / r by module where the metadata gives it; `modules` holds their ranks."""
+        ...
+
+    def spelling(self, modules: Iterable[str], arch: Arch, /) -> str:
+        """Name of the variant, for people."""
+        ...
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The tensor names of a file, sorted by module."""
+
+    modules: Mapping[str, tuple[Leaf, ...]]
+    strays: tuple[tuple[str, str], ...] = field(default=())
+    """Tensor names of no module, each with its reason."""
+
+
+def read_file(file: TensorFile, dialects: Sequence[Dialect], arch: Arch | None) -> Adapter:
+    """The adapter in an opened file. Errors name the file and, where there is one, the module."""
+    name = Path(file.path).name
+    dialect, listing = _list(name, file, dialects)
+    arch = _arch(name, dialect, listing, file, arch)
+    try:
+        modules, offsets, unmatched = _place(dialect, listing, file, arch)
+    except MalformedAdapter as e:
+        raise MalformedAdapter(one_line(f"'{name}' is damaged: {e}")) from None
+    return Adapter(
+        name=Path(file.path).stem,
+        path=Path(file.path),
+        format=dialect.spelling(listing.modules, arch),
+        arch=arch,
+        modules=modules,
+        offsets=offsets,
+        unmatched=tuple(sorted((*listing.strays, *unmatched))),
+        metadata=dict(file.metadata),
+        base=base_hint(file.metadata),
+    )
+
+
+def base_hint(metadata: Mapping[str, str]) -> BaseHint:
+    """What the metadata says about the base, ours before the trainer's."""
+
+    def said(*keys: str) -> str | None:
+        return next((metadata[k] for k in keys if metadata.get(k) not in (None, "", "None")), None)
+
+    return BaseHint(
+        name=said("lorax.base_name", "ss_sd_model_name"),
+        sha256=said("lorax.base_sha256", "ss_new_sd_model_hash"),
+        autov1=said("lorax.base_autov1", "ss_sd_model_hash"),
+        digest=said("lorax.base_digest"),
+    )
+
+
+def _list(name: str, file: TensorFile, dialects: Sequence[Dialect]) -> tuple[Dialect, Listing]:
+    if not file.tensors:
+        raise MalformedAdapter(one_line(f"'{name}' holds no tensors: it is an empty adapter."))
+    found = [(sum(d.split(key) is not None for key in file.tensors), d) for d in dialects]
+    most, dialect = max(found, key=lambda pair: pair[0])
+    if most == 0:
+        raise UnknownFormat(one_line(f"'{name}' is not an adapter that we know: {describe_file(file.tensors)}."))
+    modules: dict[str, list[Leaf]] = {}
+    strays: list[tuple[str, str]] = []
+    for key in sorted(file.tensors):
+        if parts := dialect.split(key):
+            modules.setdefault(parts[0], []).append((parts[1], key))
+        else:
+            strays.append((key, describe_key(key, dialect.NAME)))
+    return dialect, Listing({m: tuple(leaves) for m, leaves in modules.items()}, tuple(strays))
+
+
+def _arch(name: str, dialect: Dialect, listing: Listing, file: TensorFile, given: Arch | None) -> Arch:
+    """The architecture whose names place the file: the given one, else the family that places most modules."""
+    placed = {arch: sum(m in dialect.names(arch) for m in listing.modules) for arch in (*map(family_parent, FAMILIES), *ARCHS)}
+    if given is not None:
+        placed = {given: sum(m in dialect.names(given) for m in listing.modules), **placed}
+    best = max(placed, key=lambda arch: placed[arch])
+    enough = 2 * placed[given or best] >= len(listing.modules)
+    if not enough and 2 * placed[best] >= len(listing.modules) and given is not None:
+        raise BaseMismatch(
+            one_line(
+                f"'{name}' is an adapter for {best.title}: only {placed[given]} of its {len(listing.modules)} modules exist in"
+                f" {given.title}. Give the base that it was trained on."
+            )
+        )
+    if not enough:
+        first = next(m for m in listing.modules if m not in dialect.names(best))
+        known = foreign_family(listing.modules) or f"'{first}' is no layer of them.{nearest(first, dialect.names(best))}"
+        raise UnknownFormat(
+            one_line(f"'{name}': {placed[best]} of {len(listing.modules)} modules are layers of SD1, SD2 or SDXL models; {known}")
+        )
+    if given is not None:
+        return given
+    tied = [arch for arch in placed if placed[arch] == placed[best]]
+    return _second_version(dialect, listing, file) if {"sd1", "sd2"} <= {arch.family for arch in tied} else best
+
+
+def _second_version(dialect: Dialect, listing: Listing, file: TensorFile) -> Arch:
+    """SD1 or SD2, whose layers have the same names: the metadata, else proj_in (a convolution in SD1), else the context's width."""
+    sd1, sd2 = family_parent("sd1"), family_parent("sd2")
+    said = f"{file.metadata.get('ss_base_model_version', '')} {file.metadata.get('modelspec.architecture', '')}".lower()
+    if file.metadata.get("ss_v2") == "True" or "sd_v2" in said or "diffusion-v2" in said:
+        return sd2
+    if "sd_v1" in said or "diffusion-v1" in said:
+        return sd1
+    names = dialect.names(sd1)
+    for module, leaves in listing.modules.items():
+        key = dict(leaves).get(DOWN)
+        path = names[module].path if module in names else ""
+        if key and path.endswith("proj_in"):
+            return sd1 if len(file.tensors[key].shape) == 4 else sd2
+        if key and path.endswith(("attn2.to_k", "attn2.to_v")) and file.tensors[key].shape[-1:] == (1024,):
+            return sd2
+    return sd1
+
+
+def _place(
+    dialect: Dialect, listing: Listing, file: TensorFile, arch: Arch
+) -> tuple[dict[LayerId, AdapterModule], dict[LayerId, Offset], list[tuple[str, str]]]:
+    names = dialect.names(arch)
+    modules: dict[LayerId, AdapterModule] = {}
+    offsets: dict[LayerId, Offset] = {}
+    unmatched: list[tuple[str, str]] = []
+    spelled: dict[LayerId, str] = {}
+    scales = dialect.scales(file.metadata, _ranks(listing, file))
+    for module, leaves in listing.modules.items():
+        layer = names.get(module)
+        if layer is None:
+            hint = foreign_family([module]) or nearest(module, names)
+            unmatched += [(key, one_line(f"no layer of {arch.title}.{' ' * (hint[:1] != ' ')}{hint}".strip())) for _, key in leaves]
+            continue
+        if layer in spelled:
+            raise MalformedAdapter(f"'{module}' and '{spelled[layer]}' are the same layer, {layer}.")
+        spelled[layer] = module
+        known = [(leaf, key) for leaf, key in leaves if leaf in KNOWN]
+        unmatched += [(key, f"unknown kind of tensor.{nearest(leaf, KNOWN)}") for leaf, key in leaves if leaf not in KNOWN]
+        if not known:
+            continue
+        built, offset = _build(module, known, file, scales)
+        if built is not None:
+            modules[layer] = built
+        if offset is not None:
+            offsets[layer] = offset
+    placed = len(modules.keys() | offsets.keys())
+    if 2 * placed < len(listing.modules):
+        first, reason = unmatched[0]
+        raise MalformedAdapter(f"only {placed} of {len(listing.modules)} modules can be used; '{first}': {reason}")
+    return modules, offsets, unmatched
+
+
+def _ranks(listing: Listing, file: TensorFile) -> dict[str, int]:
+    downs = {module: dict(leaves).get(DOWN) for module, leaves in listing.modules.items()}
+    return {module: file.tensors[key].shape[0] for module, key in downs.items() if key and file.tensors[key].shape}
+
+
+def _build(
+    module: str, leaves: Sequence[Leaf], file: TensorFile, scales: Mapping[str, float]
+) -> tuple[AdapterModule | None, Offset | None]:
+    tensors: dict[str, Tensor] = {}
+    for leaf, key in leaves:
+        if leaf in tensors:
+            raise MalformedAdapter(f"'{module}' has {leaf} twice, the second time as '{key}'.")
+        tensors[leaf] = _finite(key, file.read(key))
+    if module in scales and "alpha" not in tensors:
+        tensors.setdefault("scale", torch.tensor(scales[module]))
+    try:
+        return build_module(tensors)
+    except MalformedAdapter as e:
+        raise MalformedAdapter(f"'{module}': {e}") from None
+
+
+def _finite(key: str, tensor: Tensor) -> Tensor:
+    if tensor.is_floating_point():
+        wide = tensor if tensor.itemsize > 1 else tensor.float()
+        if not bool(torch.isfinite(wide).all()):
+            raise MalformedAdapter(f"'{key}' holds NaN or infinity.")
+        return wide
+    return tensor

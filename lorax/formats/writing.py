@@ -1,0 +1,60 @@
+"""The file that every loader takes: down, up and alpha of each layer, nothing else."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from lorax.errors import MalformedAdapter
+from lorax.layers import LayerId
+from lorax.linalg import Factors
+
+Written = tuple[Tensor, Tensor, Tensor]
+"""(down, up, alpha) as stored"""
+
+
+def stored_factors(
+    modules: Mapping[LayerId, Factors], shapes: Mapping[LayerId, tuple[int, ...]], dtype: torch.dtype
+) -> dict[LayerId, Written]:
+    """Balanced factors in their stored shapes and dtype; modules of rank 0 are left out, they change nothing.
+
+    shapes: the layers' weight shapes, [out, in] or [out, in, kh, kw].
+    """
+    return {layer: _stored(layer, f, shapes[layer], dtype) for layer, f in modules.items() if f.rank > 0}
+
+
+def _stored(layer: LayerId, factors: Factors, shape: tuple[int, ...], dtype: torch.dtype) -> Written:
+    if factors.shape != (shape[0], math.prod(shape[1:])):
+        raise MalformedAdapter(f"{layer}: a delta of {list(factors.shape)} does not fit a weight of {list(shape)}.")
+    f = balanced(factors)
+    down = f.down.reshape(f.rank, *shape[1:])
+    up = f.up.reshape(*f.up.shape, *[1] * (len(shape) - 2))
+    return _cast(layer, down, dtype), _cast(layer, up, dtype), torch.tensor(float(f.rank), dtype=dtype)
+
+
+def _cast(layer: LayerId, tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    cast = tensor.detach().cpu().to(dtype).contiguous()
+    if not bool(torch.isfinite(cast).all()):
+        raise MalformedAdapter(f"{layer}: the delta has values that {str(dtype).removeprefix('torch.')} cannot hold; write bf16 or fp32.")
+    return cast
+
+
+def balanced(factors: Factors) -> Factors:
+    """The same delta with the two vectors of each rank about equally long, so that neither under- nor overflows in fp16.
+
+    By powers of two, which are exact, and only where the lengths differ by more than a factor of four: a file that was read
+    and is written again keeps its bytes.
+    """
+    up, down = factors.up.float(), factors.down.float()
+    ratio = (_lengths(up, 0) / _lengths(down, 1)).log2() / 2
+    shift = torch.where(ratio.abs() > 1, ratio.round(), torch.zeros_like(ratio))
+    return Factors(torch.ldexp(up, -shift), torch.ldexp(down, shift[:, None]))
+
+
+def _lengths(vectors: Tensor, dim: int) -> Tensor:
+    """Lengths, 1 in place of 0; in fp64 because squares of fp16's small numbers underflow."""
+    lengths = torch.linalg.vector_norm(vectors.double(), dim=dim)
+    return torch.where(lengths > 0, lengths, torch.ones_like(lengths)).float()
