@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from lorax.errors import FileError, one_line
-from lorax.header import DTYPE_NAMES, TensorInfo, build_header, data_order, tensor_bytes
+from lorax.header import DTYPE_NAMES, build_header, data_order, tensor_bytes, tensor_info
 
 BLOCK = 1 << 20
 
@@ -58,7 +58,7 @@ def sshs_hashes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> t
     the second is sha256 of 64 KiB at 1 MiB of the file, 8 hex digits, with only the ``ss_`` metadata in its header, so that
     edits of other metadata leave it alone (sd-scripts, ``precalculate_safetensors_hashes``).
     """
-    ordered = data_order(TensorInfo(name, DTYPE_NAMES[t.dtype], tuple(t.shape)) for name, t in tensors.items())
+    ordered = data_order(tensor_info(name, t) for name, t in tensors.items())
     header = build_header(ordered, {k: v for k, v in metadata.items() if k.startswith("ss_")})
     model, legacy = hashlib.sha256(), _Window(0x100000, 0x110000)
     legacy.update(header)

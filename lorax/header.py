@@ -87,6 +87,13 @@ class TensorInfo:
         return prod(self.shape) * BITS[self.dtype] // 8
 
 
+def tensor_info(name: str, tensor: Tensor) -> TensorInfo:
+    """The entry that `tensor` gets in a file. Raises TypeError for a dtype that the format does not have."""
+    if tensor.dtype not in DTYPE_NAMES:
+        raise TypeError(f"'{name}' is {tensor.dtype}, which safetensors cannot hold")
+    return TensorInfo(name, DTYPE_NAMES[tensor.dtype], tuple(tensor.shape))
+
+
 @dataclass(frozen=True)
 class Header:
     """A header that was checked against the size of its file."""
@@ -164,7 +171,7 @@ def _check_entry(name: str, entry: Any) -> tuple[int, int, TensorInfo]:
         raise ValueError(f"is damaged: the header entry of '{name}' is not an object")
     dtype, shape, span = (cast("dict[str, Any]", entry).get(key) for key in ("dtype", "shape", "data_offsets"))
     if not isinstance(dtype, str) or dtype not in BITS:
-        raise ValueError(f"has tensor '{name}' of dtype {dtype!r}, which is not known; known are {', '.join(BITS)}")
+        raise ValueError(f"has tensor '{name}' of dtype {dtype!r}; expected one that safetensors knows, like F32, F16 or BF16")
     if not isinstance(shape, list) or not all(_is_count(n) for n in shape):
         raise ValueError(f"is damaged: tensor '{name}' has shape {shape!r}")
     if not isinstance(span, list) or len(span) != 2 or not all(_is_count(n) for n in span) or span[0] > span[1]:
@@ -182,12 +189,20 @@ def data_order(tensors: Iterable[TensorInfo]) -> list[TensorInfo]:
 
 
 def build_header(ordered: Iterable[TensorInfo], metadata: Mapping[str, str]) -> bytes:
-    """The start of a file up to its data: the length, and the padded JSON. Metadata is sorted by key."""
+    """The start of a file up to its data: the length, and the padded JSON. Metadata is sorted by key.
+
+    Raises ValueError for two tensors of one name, TypeError for metadata that is not strings.
+    """
+    wrong = [key for key, value in metadata.items() if not (isinstance(key, str) and isinstance(value, str))]  # pyright: ignore[reportUnnecessaryIsInstance]
+    if wrong:
+        raise TypeError(f"metadata must be strings; {wrong[0]!r} is not")
     header: dict[str, Any] = {}
     if metadata:
         header["__metadata__"] = dict(sorted(metadata.items()))
     offset = 0
     for info in ordered:
+        if info.name in header or info.name == "__metadata__":
+            raise ValueError(f"two tensors would be called '{info.name}'")
         header[info.name] = {"dtype": info.dtype, "shape": list(info.shape), "data_offsets": [offset, offset + info.nbytes]}
         offset += info.nbytes
     text = _valid_unicode(json.dumps(header, ensure_ascii=False, separators=(",", ":"))).encode()

@@ -6,13 +6,14 @@ from lorax.header import TensorInfo
 from lorax.safefile.open import open_tensors
 from lorax.safefile.read import TensorFile
 from lorax.safefile.sharded import open_sharded
-from lorax.safefile.write import stream_safetensors, write_safetensors, write_text
+from lorax.safefile.write import replacing, stream_safetensors, write_safetensors, write_text
 
 __all__ = [
     "TensorFile",
     "TensorInfo",
     "open_sharded",
     "open_tensors",
+    "replacing",
     "stream_safetensors",
     "write_safetensors",
     "write_text",

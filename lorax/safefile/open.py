@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from lorax.errors import MalformedFile, one_line
@@ -19,12 +18,9 @@ def open_tensors(path: Path) -> TensorFile:
     path = Path(path)
     with open_binary(path) as file:
         start = file.read(512)
-    if (reason := _not_tensors(path, start)) is not None:
+    if (reason := _not_tensors(start)) is not None:
         raise MalformedFile(one_line(f"'{path}' {reason}."))
-    opener: Callable[[Path], TensorFile] = SafetensorsFile
-    if is_pickle(start):
-        opener = PickleFile
-    return opener(path)
+    return PickleFile(path) if is_pickle(start) else SafetensorsFile(path)
 
 
 def is_pickle(start: bytes) -> bool:
@@ -35,25 +31,27 @@ def is_pickle(start: bytes) -> bool:
     return start[:1] == b"\x80" and start[1:2] in b"\x02\x03\x04\x05" and not header
 
 
-def _not_tensors(path: Path, start: bytes) -> str | None:
+def _not_tensors(start: bytes) -> str | None:
     """Why a file that starts like this cannot hold tensors, for the usual accidents."""
     text = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if not start:
         return "is empty; download or copy it again"
     if text.startswith(b"version https://git-lfs"):
         return "is a Git LFS pointer, not the file itself; download the real file (git lfs pull)"
-    if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
+    if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head", b"<!--")):
         return "is a web page, not a model; the download needs a login or another link"
     if start.startswith(b"GGUF"):
         return "is a GGUF file, which is not read; give the .safetensors file it was made from"
-    if len(text) >= 8 and all(byte >= 32 or byte in b"\t\r\n" for byte in start) and _is_utf8(start):
-        return "is a text file, not a file of tensors"
+    if (beginning := _as_text(start)) is not None:
+        return f"is a text file, not a file of tensors; it begins {beginning[:40]!r}"
     return None
 
 
-def _is_utf8(start: bytes) -> bool:
+def _as_text(start: bytes) -> str | None:
+    """The beginning of a text file, or None where there are bytes that no text has."""
+    if any(byte < 32 and byte not in b"\t\r\n" for byte in start):
+        return None
     try:
-        start[:-4].decode("utf-8")  # the last character may be cut
+        return start.decode("utf-8")
     except UnicodeDecodeError as e:
-        return e.start >= len(start) - 8
-    return True
+        return start[: e.start].decode("utf-8") if e.start > len(start) - 4 else None

@@ -63,24 +63,27 @@ def _unwrap(path: Path, content: object) -> dict[str, Any]:
 
 
 def _load(path: Path) -> object:
-    with open_binary(path) as file:
-        mapped = file.read(4) == b"PK\x03\x04"
+    options: dict[str, Any] = {"map_location": "cpu", "weights_only": True}
     try:
-        with warnings.catch_warnings():
+        with open_binary(path) as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns of old storage types
-            return torch.load(str(path), map_location="cpu", weights_only=True, mmap=mapped)
+            # torch goes by the name where it gets one; a misnamed pickle is read whole.
+            if file.peek(4)[:4] == b"PK\x03\x04" and path.suffix.lower() != ".safetensors":
+                return torch.load(str(path), mmap=True, **options)
+            return torch.load(file, **options)
     except pickle.UnpicklingError as e:
         raise _refusal(path, str(e)) from None
-    except OSError as e:
-        raise FileError(one_line(f"'{path}' cannot be read: {e.strerror or e}.")) from None
+    except FileError:
+        raise
     except Exception as e:
-        raise MalformedFile(one_line(f"'{path}' is a damaged PyTorch pickle ({type(e).__name__}); download or copy it again.")) from None
+        kind = type(e).__name__
+        raise MalformedFile(one_line(f"'{path}' is no readable PyTorch pickle ({kind}): download it again, or {WAY_OUT}.")) from None
 
 
 def _refusal(path: Path, message: str) -> FileError:
     """UnsafeFile naming what the pickle would call, or MalformedFile where torch could not parse it."""
-    found = re.search(r"GLOBAL ([\w.]+)|Unsupported (?:class|global:?) ([\w.]+)", message)
-    if found is None and "Unsupported" not in message and "nsafe" not in message:
-        return MalformedFile(one_line(f"'{path}' is a damaged PyTorch pickle; download or copy it again."))
+    found = re.search(r"GLOBAL ([\w.]+)|Unsupported class ([\w.]+)", message)
+    if found is None and "Unsupported" not in message:
+        return MalformedFile(one_line(f"'{path}' is a damaged PyTorch pickle; download it again, or {WAY_OUT}."))
     name = f" ({found[1] or found[2]})" if found else ""
     return UnsafeFile(one_line(f"'{path}' is a pickle that holds more than tensors{name}, which could run code: {WAY_OUT}."))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Mapping
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -58,7 +60,7 @@ class SafetensorsFile:
             header = parse_header(text, data_size)
         except ValueError as e:
             self._file.close()
-            raise MalformedFile(one_line(f"'{path}' {e}.")) from None
+            raise MalformedFile(one_line(f"'{path}' {e!s:.500}.")) from None
         except BaseException:
             self._file.close()
             raise
@@ -77,17 +79,14 @@ class SafetensorsFile:
 
     def _fill(self, raw: Tensor, offset: int) -> None:
         """Read straight into the tensor's memory: nothing but this tensor is ever allocated."""
-        target = raw.numpy().data
         try:
             with self._lock:
                 self._file.seek(offset)
-                while target:
-                    count = self._file.readinto(target)  # pyright: ignore[reportAttributeAccessIssue]
-                    if not count:
-                        raise MalformedFile(one_line(f"'{self.path}' became shorter while it was read."))
-                    target = target[count:]
+                count = self._file.readinto(raw.numpy().data)
         except OSError as e:
             raise FileError(one_line(f"'{self.path}' cannot be read: {e.strerror or e}.")) from None
+        if count < raw.numel():
+            raise MalformedFile(one_line(f"'{self.path}' became shorter while it was read; start again when it is complete."))
 
     def close(self) -> None:
         self._file.close()
@@ -106,12 +105,12 @@ def find_tensor(path: Path, tensors: Mapping[str, TensorInfo], name: str) -> Ten
     return tensors[name]
 
 
-def open_binary(path: Path) -> BinaryIO:
+def open_binary(path: Path) -> BufferedReader:
     """Open for reading, with one line for each way in which that fails."""
     try:
         if path.is_dir():
             raise FileError(one_line(f"'{path}' is a folder; a file was expected."))
-        return path.open("rb", buffering=0)  # pyright: ignore[reportReturnType]
+        return path.open("rb")
     except FileNotFoundError:
         raise FileError(one_line(f"'{path}' does not exist.{_neighbour(path)}")) from None
     except (OSError, ValueError) as e:
@@ -125,9 +124,9 @@ def _neighbour(path: Path) -> str:
         return f" Nor does the folder '{path.parent}'."
 
 
-def _read_header(path: Path, file: BinaryIO) -> tuple[bytes, int]:
+def _read_header(path: Path, file: BufferedReader) -> tuple[bytes, int]:
     """The header's text and the number of bytes behind it. Raises ValueError with a reason."""
-    size = path.stat().st_size
+    size = os.fstat(file.fileno()).st_size
     start = file.read(8)
     if len(start) < 8:
         raise ValueError("is cut short: a safetensors file has at least 8 bytes; download or copy it again")

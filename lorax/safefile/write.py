@@ -12,14 +12,14 @@ from pathlib import Path
 from torch import Tensor
 
 from lorax.errors import FileError, WouldOverwrite, one_line
-from lorax.header import DTYPE_NAMES, TensorInfo, build_header, data_order, tensor_bytes
+from lorax.header import DTYPE_NAMES, TensorInfo, build_header, data_order, tensor_bytes, tensor_info
 
 Write = Callable[[bytes | memoryview], None]
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str], *, overwrite: bool = False) -> None:
     """Write `tensors` as a safetensors file; equal content gives equal bytes. Raises as `stream_safetensors`."""
-    entries = [TensorInfo(name, DTYPE_NAMES[t.dtype], tuple(t.shape)) for name, t in tensors.items()]
+    entries = [tensor_info(name, t) for name, t in tensors.items()]
     stream_safetensors(path, entries, tensors.__getitem__, metadata, overwrite=overwrite)
 
 
@@ -38,7 +38,10 @@ def stream_safetensors(
     disk is full or the folder cannot be written.
     """
     ordered = data_order(entries)
-    header = build_header(ordered, metadata)
+    try:
+        header = build_header(ordered, metadata)
+    except ValueError as e:
+        raise FileError(one_line(f"'{path}' cannot be written: {e}.")) from None
     with replacing(path, overwrite=overwrite, size=len(header) + sum(e.nbytes for e in ordered)) as write:
         write(header)
         for entry in ordered:
@@ -47,7 +50,7 @@ def stream_safetensors(
 
 def _stored_bytes(entry: TensorInfo, tensor: Tensor) -> memoryview:
     if DTYPE_NAMES.get(tensor.dtype) != entry.dtype or tuple(tensor.shape) != entry.shape:
-        raise ValueError(f"tensor '{entry.name}' was announced as {entry.dtype} {entry.shape}, got {tensor.dtype} {tuple(tensor.shape)}")
+        raise ValueError(f"'{entry.name}' was announced as {entry.dtype} {entry.shape}, got {tensor.dtype} {tuple(tensor.shape)}")
     return tensor_bytes(tensor)
 
 
@@ -68,23 +71,26 @@ def replacing(path: Path, *, overwrite: bool = False, size: int = 0) -> Generato
     _check_free(path, overwrite)
     _check_space(path, size)
     temporary = path.parent / f".lorax-{secrets.token_hex(4)}.tmp"
+    with _explained(path):
+        file = temporary.open("xb", buffering=0)
     try:
-        with _explained(path):
-            file = temporary.open("xb")
-        with file:
 
-            def write(content: bytes | memoryview) -> None:
-                with _explained(path):
-                    file.write(content)
-
-            yield write
+        def write(content: bytes | memoryview) -> None:
+            rest = memoryview(content)
             with _explained(path):
-                file.flush()
-                os.fsync(file.fileno())
+                while rest:
+                    rest = rest[file.write(rest) :]
+
+        yield write
+        with _explained(path):
+            os.fsync(file.fileno())
+            file.close()
         _check_free(path, overwrite)
         with _explained(path):
             temporary.replace(path)
     except BaseException:
+        with contextlib.suppress(OSError):
+            file.close()
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
