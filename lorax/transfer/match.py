@@ -20,7 +20,7 @@ from lorax.linalg import cosine, flatten_weight
 from lorax.transfer.types import LayerMatch, Progress, UnitMatch, no_progress
 
 SKETCH = 64
-"""Side of a weight's sketch: cosines of 64×64 sketches are within about 1/64 of the true ones; true blocks score over .9, wrong ones under .05."""
+"""Side of a weight's sketch, which keeps cosines to about 1/64; true blocks score over .9, wrong ones under .05."""
 MIN_UNIT_COSINE = 0.2
 """Blocks less alike than this are not counterparts."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -11,7 +11,7 @@ from lorax.adapter import Adapter, AdapterModule, LowRank, Spectral
 from lorax.checkpoint import Checkpoint
 from lorax.device import resolve_device
 from lorax.errors import BaseMismatch, MalformedAdapter, NotTransferable, SourceNeeded
-from lorax.layers import LayerId
+from lorax.layers import Component, LayerId, LayerSpec
 from lorax.structure.names import kohya_name
 from lorax.transfer.match import Matching, match_layers
 from lorax.transfer.score import Scores, score_matches
@@ -134,11 +134,13 @@ def check_works_without_source(adapter: Adapter, wanted: Sequence[LayerId], targ
     needy = sorted({m.kind for i, m in adapter.modules.items() if i in set(wanted) and m.needs_base})
     if needy and all(adapter.modules[i].needs_base for i in wanted):
         raise SourceNeeded(
-            f"'{adapter.name}' holds {', '.join(needy)} modules, which mean nothing without the base that they were trained on: give it with --source"
+            f"'{adapter.name}' holds {', '.join(needy)} modules, which mean nothing without the base that they were trained on: "
+            "give it with --source"
         )
-    mine = {i.path for i in adapter.modules if ".transformer_blocks." in i.path}
-    theirs = {i.path for i in target.layers if ".transformer_blocks." in i.path}
-    made_for_it = adapter.arch.unet == target.arch.unet or blocks_of(mine) == blocks_of(theirs)
+    specs = adapter.arch.specs()
+    mine = transformer_blocks(specs[i] for i in adapter.modules)
+    theirs = transformer_blocks(layer.spec for layer in target.layers.values())
+    made_for_it = adapter.arch.unet == target.arch.unet or mine == theirs or not any(i.component == Component.UNET for i in wanted)
     if not made_for_it and not settings.force:
         raise SourceNeeded(
             f"'{adapter.name}' is for {adapter.arch.title}, but '{target.name}' is {target.arch.title} with other blocks: "
@@ -146,9 +148,8 @@ def check_works_without_source(adapter: Adapter, wanted: Sequence[LayerId], targ
         )
 
 
-def blocks_of(paths: set[str]) -> set[str]:
-    """The transformer blocks that these module paths lie in."""
-    return {".".join(p.split(".transformer_blocks.")[0:1] + [p.split(".transformer_blocks.")[1].split(".")[0]]) for p in paths}
+def transformer_blocks(specs: Iterable[LayerSpec]) -> set[str]:
+    return {s.unit.path for s in specs if s.unit.kind == "transformer"}
 
 
 def check_made_for(adapter: Adapter, wanted: Sequence[LayerId], source: Checkpoint) -> dict[LayerId, str]:
