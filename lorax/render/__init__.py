@@ -1,0 +1,22 @@
+"""Reports as text: pure functions from values to JSON, HTML, Markdown and terminal text."""
+
+from __future__ import annotations
+
+from lorax.render.data import plan_to_json, to_json
+from lorax.render.html import to_html
+from lorax.render.markdown import to_markdown
+from lorax.render.similarity import similarity_to_html, similarity_to_json, similarity_to_markdown, similarity_to_text
+from lorax.render.terminal import plan_to_text, to_text
+
+__all__ = [
+    "plan_to_json",
+    "plan_to_text",
+    "similarity_to_html",
+    "similarity_to_json",
+    "similarity_to_markdown",
+    "similarity_to_text",
+    "to_html",
+    "to_json",
+    "to_markdown",
+    "to_text",
+]
