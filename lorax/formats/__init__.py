@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 import torch
+from torch import Tensor
 
-from lorax.adapter import Adapter
+from lorax.adapter import Adapter, BaseHint, Fingerprint
+from lorax.digest import sshs_hashes
 from lorax.errors import MalformedAdapter
-from lorax.formats import kohya, peft
+from lorax.formats import kohya, native, peft
+from lorax.formats.fingerprint import FingerprintCheck, fingerprint
+from lorax.formats.metadata import output_metadata
+from lorax.formats.native import native_metadata
 from lorax.formats.reading import Dialect, read_file
+from lorax.formats.sidecars import copy_sidecars
 from lorax.formats.writing import stored_factors
 from lorax.layers import LayerId
 from lorax.linalg import Factors
@@ -23,7 +30,19 @@ DIALECTS: tuple[Dialect, ...] = (kohya, peft)
 
 Format = Literal["kohya", "peft"]
 
-__all__ = ["DIALECTS", "Format", "read_adapter", "write_adapter"]
+__all__ = [
+    "DIALECTS",
+    "FingerprintCheck",
+    "Format",
+    "copy_sidecars",
+    "fingerprint",
+    "native_metadata",
+    "output_metadata",
+    "read_adapter",
+    "write_adapter",
+    "write_native",
+    "write_self_contained",
+]
 
 
 def read_adapter(path: str | Path, arch: Arch | None = None) -> Adapter:
@@ -34,7 +53,9 @@ def read_adapter(path: str | Path, arch: Arch | None = None) -> Adapter:
     where it is for another architecture than the given one.
     """
     with open_tensors(Path(path)) as file:
-        return read_file(file, DIALECTS, arch)
+        adapter = read_file(file, DIALECTS, arch)
+        found = native.read_native(adapter, file.tensors)
+    return adapter if found is None else replace(adapter, native=found, format="lorax")
 
 
 def write_adapter(
@@ -50,11 +71,59 @@ def write_adapter(
 ) -> None:
     """Write a standard LoRA: factors and alpha (= rank) only, conv as [r, in, kh, kw] and [out, r, 1, 1].
 
-    shapes: the weight shapes of the layers. metadata: see `lorax.formats.metadata`. Modules of rank 0 are left out.
-    Raises MalformedAdapter where nothing is left, WouldOverwrite and FileError as `write_safetensors`.
+    shapes: the weight shapes of the layers. metadata: see `output_metadata`; the hashes of the file itself are added.
+    Modules of rank 0 are left out. Raises MalformedAdapter where nothing is left, WouldOverwrite and FileError as
+    `write_safetensors`.
     """
     stored = stored_factors(modules, shapes, dtype)
     if not stored:
-        raise MalformedAdapter("Nothing to write: no module has a delta.")
-    tensors = (kohya if format == "kohya" else peft).tensors(stored, arch)
-    write_safetensors(Path(path), tensors, metadata, overwrite=overwrite)
+        raise MalformedAdapter("There is nothing to write: no module has a delta.")
+    _write(Path(path), (kohya if format == "kohya" else peft).tensors(stored, arch), metadata, overwrite)
+
+
+def write_self_contained(
+    path: str | Path,
+    modules: Mapping[LayerId, Factors],
+    arch: Arch,
+    *,
+    shapes: Mapping[LayerId, tuple[int, ...]],
+    k: int,
+    diagonal: bool,
+    base: BaseHint,
+    metadata: Mapping[str, str],
+    dtype: torch.dtype = torch.float16,
+    overwrite: bool = False,
+) -> None:
+    """Write a self-contained LoRA-X file (docs/format.md): a standard LoRA that every loader takes, and the native metadata.
+
+    Arguments as in `write_adapter` and `write_native`.
+    """
+    stored = stored_factors(modules, shapes, dtype)
+    prints = {layer: fingerprint(Factors(up.flatten(1).float(), down.flatten(1).float())) for layer, (down, up, _) in stored.items()}
+    ours = native_metadata(arch, prints, k=k, diagonal=diagonal, self_contained=True, base=base)
+    write_adapter(path, modules, arch, shapes=shapes, dtype=dtype, metadata={**metadata, **ours}, overwrite=overwrite)
+
+
+def write_native(
+    path: str | Path,
+    sigmas: Mapping[LayerId, Tensor],
+    arch: Arch,
+    *,
+    fingerprints: Mapping[LayerId, Fingerprint],
+    k: int,
+    base: BaseHint,
+    metadata: Mapping[str, str],
+    dtype: torch.dtype = torch.float16,
+    overwrite: bool = False,
+) -> None:
+    """Write a σ file (docs/format.md). sigmas: diagonal of ΔΣ by module, [≤ k]; fingerprints: of the deltas that they give."""
+    if not sigmas or sigmas.keys() != fingerprints.keys():
+        raise MalformedAdapter(f"A LoRA-X file has one fingerprint per module: {len(sigmas)} modules, {len(fingerprints)} fingerprints.")
+    ours = native_metadata(arch, fingerprints, k=k, diagonal=True, self_contained=False, base=base)
+    _write(Path(path), native.sigma_tensors(sigmas, arch, dtype), {**metadata, **ours}, overwrite)
+
+
+def _write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str], overwrite: bool) -> None:
+    kept = {key: value for key, value in metadata.items() if not key.startswith("sshs_")}
+    model, legacy = sshs_hashes(tensors, kept)
+    write_safetensors(path, tensors, {**kept, "sshs_model_hash": model, "sshs_legacy_hash": legacy}, overwrite=overwrite)
