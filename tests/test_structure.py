@@ -16,7 +16,7 @@ LEVELS: dict[str, int] = {
     name: level
     for level, names in enumerate(
         (
-            ("errors", "layers", "header"),
+            ("errors", "layers", "header", "version"),
             ("linalg", "digest", "safefile", "structure", "device"),
             ("spectral", "archs"),
             ("adapter", "checkpoint"),

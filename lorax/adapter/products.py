@@ -142,7 +142,7 @@ class Kronecker(AdapterModule):
         return Factors(flatten_weight(a).float(), flatten_weight(b).float())
 
     def delta(self, base: Tensor | None = None) -> Tensor:
-        return torch.kron(self._left().dense(), self._right().dense()) * self.scale
+        return _kron(self._left().dense(), self._right().dense()) * self.scale
 
     def factors(self) -> Factors | None:
         """``(P Q) ⊗ (R S) = (P ⊗ R)(Q ⊗ S)``: rank is the product of the two ranks."""
@@ -150,16 +150,21 @@ class Kronecker(AdapterModule):
         out, columns = self.matrix_shape
         if left.rank * right.rank * (out + columns) >= out * columns:
             return None
-        return if_smaller(Factors(torch.kron(left.up, right.up) * self.scale, torch.kron(left.down, right.down)))
+        return if_smaller(Factors(_kron(left.up, right.up) * self.scale, _kron(left.down, right.down)))
 
 
 def _parts(side: Tensor | tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
     return (side,) if isinstance(side, Tensor) else side
 
 
+def _kron(a: Tensor, b: Tensor) -> Tensor:
+    """a ⊗ b; torch's own fails on some strides."""
+    return torch.kron(a.contiguous(), b.contiguous())
+
+
 def _split(matrix: Tensor) -> Factors:
     """A matrix as exact factors whose rank is its shorter side: identity times matrix, or matrix times identity."""
     rows, columns = matrix.shape
     if rows <= columns:
-        return Factors(torch.eye(rows), matrix)
-    return Factors(matrix, torch.eye(columns))
+        return Factors(torch.eye(rows, device=matrix.device), matrix)
+    return Factors(matrix, torch.eye(columns, device=matrix.device))

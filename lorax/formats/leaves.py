@@ -24,13 +24,15 @@ from lorax.adapter import (
     Scaling,
     Spectral,
 )
-from lorax.errors import MalformedAdapter
+from lorax.errors import MalformedAdapter, nearest
 
 Leaves = Mapping[str, Tensor]
 
 UP, DOWN, MID = "lora_up.weight", "lora_down.weight", "lora_mid.weight"
 SIGMA = "lorax_sigma"
 MAGNITUDE = "dora_scale"
+ROW_MAGNITUDE = "lora_magnitude_vector"
+"""PEFT's DoRA: one number per output row, whatever its shape."""
 
 
 @dataclass(frozen=True)
@@ -96,11 +98,11 @@ def _scaling(t: Leaves, scales: Scales) -> AdapterModule:
 
 
 def _rotation(t: Leaves, scales: Scales) -> AdapterModule:
+    if ("oft_blocks" in t) == ("oft_diag" in t):
+        raise MalformedAdapter("a rotation has either oft_blocks or oft_diag.")
+    if "oft_diag" in t:
+        return Rotation(t["oft_diag"], 0.0, t.get("rescale"), direct=True)
     return Rotation(t["oft_blocks"], scales.alpha or 0.0, t.get("rescale"))
-
-
-def _direct_rotation(t: Leaves, scales: Scales) -> AdapterModule:
-    return Rotation(t["oft_diag"], 0.0, t.get("rescale"), direct=True)
 
 
 def _dense(t: Leaves, scales: Scales) -> AdapterModule:
@@ -118,15 +120,31 @@ KINDS: tuple[Kind, ...] = (
     Kind((), (*_LOKR, MAGNITUDE), _kronecker),
     Kind(("a1.weight", "a2.weight", "b1.weight", "b2.weight"), ("bm.weight",), _generalized),
     Kind(("weight", "on_input"), (), _scaling),
-    Kind(("oft_blocks",), ("rescale",), _rotation),
-    Kind(("oft_diag",), ("rescale",), _direct_rotation),
+    Kind((), ("oft_blocks", "oft_diag", "rescale"), _rotation),
     Kind(("diff",), (), _dense),
     Kind((SIGMA,), (), _spectral),
 )
 OFFSETS: tuple[str, ...] = ("w_norm", "b_norm", "diff_b", "lora_up.bias")
 SCALES: tuple[str, ...] = ("alpha", "scale")
-KNOWN: frozenset[str] = frozenset([*OFFSETS, *SCALES, *(leaf for kind in KINDS for leaf in (*kind.needed, *kind.optional))])
+KNOWN: frozenset[str] = frozenset([ROW_MAGNITUDE, *OFFSETS, *SCALES, *(leaf for kind in KINDS for leaf in (*kind.needed, *kind.optional))])
 """Every leaf name that means something to us."""
+UNSUPPORTED: Mapping[str, str] = {
+    "oft_R.weight": "a rotation of the input side (PEFT's and OneTrainer's OFT), which is not supported",
+    "q_layer.weight": "a T-LoRA, whose rank depends on the timestep; it has no one delta",
+    "p_layer.weight": "a T-LoRA, whose rank depends on the timestep; it has no one delta",
+    "lambda_layer": "a T-LoRA, whose rank depends on the timestep; it has no one delta",
+    "bias_indices": "a sparse difference of LyCORIS' extraction, which is not supported",
+    "bias_values": "a sparse difference of LyCORIS' extraction, which is not supported",
+    "bias_size": "a sparse difference of LyCORIS' extraction, which is not supported",
+    "lora_embedding_A": "an adapter of an embedding, which is not supported",
+    "lora_embedding_B": "an adapter of an embedding, which is not supported",
+}
+"""Leaf names that mean something to others, and what."""
+
+
+def describe_leaf(leaf: str) -> str:
+    """What a leaf is that is not of `KNOWN`."""
+    return UNSUPPORTED.get(leaf) or f"unknown kind of tensor '{leaf}'.{nearest(leaf, KNOWN)}"
 
 
 def build_module(leaves: Leaves, rank_stabilised: bool = False) -> tuple[AdapterModule | None, Offset | None]:
@@ -136,6 +154,9 @@ def build_module(leaves: Leaves, rank_stabilised: bool = False) -> tuple[Adapter
     """
     scales = Scales(_optional_scalar(leaves, "alpha"), _optional_scalar(leaves, "scale"), rank_stabilised)
     offset = _offset(leaves, scales)
+    if ROW_MAGNITUDE in leaves:
+        rows = leaves[ROW_MAGNITUDE].reshape(-1, 1)
+        leaves = {**{leaf: t for leaf, t in leaves.items() if leaf != ROW_MAGNITUDE}, MAGNITUDE: rows}
     rest = leaves.keys() - set(OFFSETS) - set(SCALES)
     if rest == {"diff"} and leaves["diff"].ndim == 1:  # a norm, in files of kohya's full finetuning differences
         return None, Offset(leaves["diff"].float(), offset.bias if offset else None)

@@ -27,7 +27,7 @@ _LEAF = re.compile(
     r"[._](?:lora_(?P<ab>[AB])(?:\.(?!weight$|bias$)[^.]+)?\.(?P<what>weight|bias)"
     r"|(?:lora|lora_linear_layer)\.(?P<old>down|up)\.weight"
     r"|(?P<magnitude>lora_magnitude_vector)(?:\.[^.]+)*"
-    r"|(?P<plain>lora_(?:down|up|mid)\.weight|alpha|scale|dora_scale|diff|diff_b|w_norm|b_norm|oft_blocks|oft_diag|rescale"
+    r"|(?P<plain>oft_R\.weight|lora_embedding_[AB]|lora_(?:down|up|mid)\.weight|alpha|scale|dora_scale|diff|diff_b|w_norm|b_norm|oft_blocks|oft_diag|rescale"
     r"|hada_[wt][12](?:_[ab])?|lokr_[wt][12](?:_[ab])?))$"
 )
 _AB = {"A": "lora_down", "B": "lora_up"}
@@ -44,7 +44,7 @@ def split(key: str) -> tuple[str, str] | None:
         return module, f"{_AB[ab]}.{found['what']}"
     if old := found["old"]:
         return module, f"lora_{old}.weight"
-    return module, "magnitude" if found["magnitude"] else found["plain"]
+    return module, found["magnitude"] or found["plain"]
 
 
 def _module(path: str) -> str:

@@ -14,11 +14,13 @@ from lorax.adapter import Adapter, AdapterModule, BaseHint, Offset
 from lorax.archs import ARCHS, FAMILIES, family_parent
 from lorax.errors import BaseMismatch, MalformedAdapter, UnknownFormat, nearest, one_line
 from lorax.formats.foreign import describe_file, describe_key, foreign_family
-from lorax.formats.leaves import DOWN, KNOWN, build_module
+from lorax.formats.leaves import DOWN, KNOWN, SCALES, build_module, describe_leaf
 from lorax.layers import LayerId
 from lorax.safefile import TensorFile
 from lorax.structure import Arch
 
+HINTS = 8
+"""Of how many unknown names the nearest known one is looked for; that takes a moment each."""
 Leaf = tuple[str, str]
 """(leaf name in kohya's and LyCORIS' terms, tensor name in the file)"""
 
@@ -160,21 +162,24 @@ def _place(
     offsets: dict[LayerId, Offset] = {}
     unmatched: list[tuple[str, str]] = []
     spelled: dict[LayerId, str] = {}
+    hints = HINTS
     scales = dialect.scales(file.metadata, _ranks(listing, file))
     for module, leaves in listing.modules.items():
         layer = names.get(module)
         if layer is None:
-            hint = foreign_family([module]) or nearest(module, names)
-            unmatched += [(key, one_line(f"no layer of {arch.title}.{' ' * (hint[:1] != ' ')}{hint}".strip())) for _, key in leaves]
+            hint = foreign_family([module]) or (nearest(module, names) if hints > 0 else "")
+            hints -= 1
+            unmatched += [(key, one_line(f"no layer of {arch.title}. {hint}")) for _, key in leaves]
             continue
         if layer in spelled:
             raise MalformedAdapter(f"'{module}' and '{spelled[layer]}' are the same layer, {layer}.")
         spelled[layer] = module
-        known = [(leaf, key) for leaf, key in leaves if leaf in KNOWN]
-        unmatched += [(key, f"unknown kind of tensor.{nearest(leaf, KNOWN)}") for leaf, key in leaves if leaf not in KNOWN]
-        if not known:
-            continue
-        built, offset = _build(module, known, file, scales)
+        strange = [describe_leaf(leaf) for leaf, _ in leaves if leaf not in KNOWN]
+        known = [pair for pair in leaves if pair[0] in KNOWN]
+        if strange and all(leaf in SCALES for leaf, _ in known):
+            known = []
+        unmatched += [(pair[1], describe_leaf(pair[0]) if pair[0] not in KNOWN else strange[0]) for pair in leaves if pair not in known]
+        built, offset = _build(module, known, file, scales) if known else (None, None)
         if built is not None:
             modules[layer] = built
         if offset is not None:
