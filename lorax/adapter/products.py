@@ -158,8 +158,8 @@ def _parts(side: Tensor | tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
 
 
 def _kron(a: Tensor, b: Tensor) -> Tensor:
-    """a ⊗ b; torch's own fails on some strides."""
-    return torch.kron(a.contiguous(), b.contiguous())
+    """a ⊗ b of two matrices; `torch.kron` fails on a transposed vector."""
+    return (a[:, None, :, None] * b[None, :, None, :]).reshape(a.shape[0] * b.shape[0], -1)
 
 
 def _split(matrix: Tensor) -> Factors:
