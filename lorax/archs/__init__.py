@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from lorax.archs.bk_sdm import BK_SDM_BASE, BK_SDM_SMALL, BK_SDM_TINY, BK_SDM_V2_BASE, BK_SDM_V2_SMALL, BK_SDM_V2_TINY
+from lorax.archs.foreign import SDXL_REFINER, foreign
 from lorax.archs.koala import KOALA_1B, KOALA_700M
 from lorax.archs.sd1 import SD1
 from lorax.archs.sd2 import SD2
@@ -22,6 +23,7 @@ __all__ = [
     "by_name",
     "detect",
     "family_parent",
+    "foreign",
     "kohya_name",
     "kohya_names",
     "kohya_spellings",
@@ -66,8 +68,13 @@ def family_parent(family: str) -> Arch:
 def detect(unet: UNetStructure, text: tuple[tuple[Component, TextStructure], ...] = ()) -> Arch:
     """The architecture with these UNet blocks, holding the text encoders that the file has.
 
-    A UNet that no architecture has is a pruning of its family's parent and is called ``<family>-custom``.
+    A UNet that no architecture has is a pruning of its family's parent and is called ``<family>-custom``. UnknownFormat for
+    the two relatives that adapters are not made for; its message continues the sentence "FILE …".
     """
+    if replace(unet, strided=False) == SDXL_REFINER:
+        raise UnknownFormat("is the SDXL refiner; adapters are made for the SDXL base, give that")
+    if unet.added_embedding and replace(unet, added_embedding=False, strided=False) == SD2.unet:
+        raise UnknownFormat("is SD2 unCLIP; adapters are made for SD2 itself, give that")
     for arch in ARCHS:
         if arch.unet is not None and replace(arch.unet, strided=unet.strided) == unet:
             return arch.with_parts(unet, text)

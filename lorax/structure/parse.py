@@ -15,7 +15,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 def parse_unet(shapes: Shapes) -> tuple[UNetStructure, UNetLayout] | None:
     """The UNet whose tensors are in `shapes` (names without the file's prefix), or None where there is no UNet.
 
-    MalformedCheckpoint where blocks that the rest depends on are missing.
+    MalformedCheckpoint where blocks that the rest depends on are missing; the message continues the sentence "FILE …".
     """
     if "input_blocks.0.0.weight" in shapes and "out.2.weight" in shapes:
         return _single_file(shapes), "single_file"
@@ -87,21 +87,21 @@ def _diffusers(shapes: Shapes) -> UNetStructure:
 
 def _stage(resnets: list[tuple[int, bool]], *, sampler: bool) -> Stage:
     if not resnets:
-        raise MalformedCheckpoint("the UNet has a level without residual blocks; the file seems to be cut or incomplete")
+        raise MalformedCheckpoint("has a UNet level without residual blocks; the file seems to be incomplete")
     return Stage(tuple(depth for depth, _ in resnets), sampler, tuple(shortcut for _, shortcut in resnets))
 
 
 def _ldm_resnet(shapes: Shapes, children: Mapping[str, set[str]], at: str) -> tuple[int, bool]:
     block = children.get(f"{at}.0", set())
     if "in_layers" not in block:
-        raise MalformedCheckpoint(f"expected a residual block at {at}.0 of the UNet, found {sorted(block) or 'nothing'}")
+        raise MalformedCheckpoint(f"has no residual block at {at}.0 of its UNet; the file seems to be incomplete")
     return _count(shapes, f"{at}.1.transformer_blocks."), "skip_connection" in block
 
 
 def _linear(shapes: Shapes) -> bool:
     ranks = {len(shape) for name, shape in shapes.items() if name.endswith(".proj_in.weight")}
     if len(ranks) > 1:
-        raise MalformedCheckpoint("some proj_in of the UNet are linear and some are convolutions; expected one kind")
+        raise MalformedCheckpoint("has proj_in of both kinds, linear and convolution; it was merged wrongly")
     return ranks == {2}
 
 
