@@ -12,6 +12,7 @@ The result depends on the weight and the rank alone.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -167,6 +168,9 @@ def similarity(a: Tensor, b: Tensor) -> float:
     return float((a.T @ b).square().sum()) / a.shape[1]
 
 
-def above_chance(value: float, chance: float) -> float:
+Value = TypeVar("Value", float, Tensor)
+
+
+def above_chance(value: Value, chance: float) -> Value:
     """``Φ̂ = (Φ − k/n) / (1 − k/n)``: 0 is chance, 1 is identical."""
     return (value - chance) / (1.0 - chance)

@@ -14,15 +14,16 @@ import torch
 from torch import Tensor
 
 from lorax.errors import MissingPackage
-from lorax.spectral import above_chance, similarity
+from lorax.spectral import above_chance
 from lorax.transfer.types import Atc
 
 
 def cost_matrix(sources: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
     """``1 − Φ̂`` between every source and every target subspace ([n, k] each), [n_s, n_t], between 0 and 1."""
     n, k = targets[0].shape
-    rows = [[1.0 - above_chance(similarity(s, t), k / n) for t in targets] for s in sources]
-    return torch.tensor(rows).clamp(0.0, 1.0)
+    overlaps = torch.cat([*sources], 1).T @ torch.cat([*targets], 1)
+    phi = overlaps.square().reshape(len(sources), k, len(targets), k).sum((1, 3)) / k
+    return (1.0 - above_chance(phi, k / n)).clamp(0.0, 1.0).cpu()
 
 
 def free_source_cost(cost: Tensor) -> float:
