@@ -19,7 +19,7 @@ from lorax.formats.metadata import output_metadata
 from lorax.formats.native import native_metadata
 from lorax.formats.reading import Dialect, read_file
 from lorax.formats.sidecars import copy_sidecars
-from lorax.formats.writing import stored_factors
+from lorax.formats.writing import folded, stored_factors
 from lorax.layers import LayerId
 from lorax.linalg import Factors
 from lorax.safefile import open_tensors, write_safetensors
@@ -75,7 +75,7 @@ def write_adapter(
     Modules of rank 0 are left out. Raises MalformedAdapter where nothing is left, WouldOverwrite and FileError as
     `write_safetensors`.
     """
-    stored = stored_factors(modules, shapes, dtype)
+    stored = stored_factors(modules, shapes, dtype, one_rank=format == "peft")
     if not stored:
         raise MalformedAdapter("There is nothing to write: no module has a delta.")
     _write(Path(path), (kohya if format == "kohya" else peft).tensors(stored, arch), metadata, overwrite)
@@ -99,9 +99,11 @@ def write_self_contained(
     Arguments as in `write_adapter` and `write_native`.
     """
     stored = stored_factors(modules, shapes, dtype)
-    prints = {layer: fingerprint(Factors(up.flatten(1).float(), down.flatten(1).float())) for layer, (down, up, _) in stored.items()}
+    if not stored:
+        raise MalformedAdapter("There is nothing to write: no module has a delta.")
+    prints = {layer: fingerprint(folded(*written)) for layer, written in stored.items()}
     ours = native_metadata(arch, prints, k=k, diagonal=diagonal, self_contained=True, base=base)
-    write_adapter(path, modules, arch, shapes=shapes, dtype=dtype, metadata={**metadata, **ours}, overwrite=overwrite)
+    _write(Path(path), kohya.tensors(stored, arch), {**metadata, **ours}, overwrite)
 
 
 def write_native(

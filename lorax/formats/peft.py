@@ -15,7 +15,6 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, cast
 
-import torch
 from torch import Tensor
 
 from lorax.archs import peft_name, peft_names
@@ -93,17 +92,13 @@ def spelling(modules: Iterable[str], arch: Arch) -> str:
 
 
 def tensors(factors: Mapping[LayerId, tuple[Tensor, Tensor, Tensor]], arch: Arch) -> dict[str, Tensor]:
-    """(down, up, alpha) of each layer in diffusers' names; alpha is the rank, which these files do not store.
+    """(down, up, alpha) of each layer in diffusers' names.
 
-    Within a component all ranks are filled up with zeros to the largest: where they differ, older diffusers takes one
-    module's rank for the alpha of all.
+    alpha is not stored, readers take the rank for it: so it must be the rank. Ranks must not differ within a component either,
+    for older diffusers takes one module's rank for the alpha of all.
     """
-    largest: dict[Component, int] = {}
-    for layer, (down, _, _) in factors.items():
-        largest[layer.component] = max(largest.get(layer.component, 0), down.shape[0])
     out: dict[str, Tensor] = {}
     for layer, (down, up, _) in factors.items():
-        name, missing = peft_name(arch, layer), largest[layer.component] - down.shape[0]
-        out[f"{name}.lora_A.weight"] = torch.cat([down, down.new_zeros(missing, *down.shape[1:])])
-        out[f"{name}.lora_B.weight"] = torch.cat([up, up.new_zeros(up.shape[0], missing, *up.shape[2:])], 1)
+        name = peft_name(arch, layer)
+        out |= {f"{name}.lora_A.weight": down, f"{name}.lora_B.weight": up}
     return out

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lorax.errors import MalformedAdapter
-from lorax.layers import LayerId
+from lorax.layers import Component, LayerId
 from lorax.linalg import Factors
 
 Written = tuple[Tensor, Tensor, Tensor]
@@ -17,22 +17,38 @@ Written = tuple[Tensor, Tensor, Tensor]
 
 
 def stored_factors(
-    modules: Mapping[LayerId, Factors], shapes: Mapping[LayerId, tuple[int, ...]], dtype: torch.dtype
+    modules: Mapping[LayerId, Factors], shapes: Mapping[LayerId, tuple[int, ...]], dtype: torch.dtype, *, one_rank: bool = False
 ) -> dict[LayerId, Written]:
     """Balanced factors in their stored shapes and dtype; modules of rank 0 are left out, they change nothing.
 
-    shapes: the layers' weight shapes, [out, in] or [out, in, kh, kw].
+    shapes: the layers' weight shapes, [out, in] or [out, in, kh, kw]. alpha is the rank, so that the scale is 1. Where ranks
+    differ within a component, alpha is the largest of them for all of it, and `up` makes up for that: diffusers (0.42) gives
+    the attention layers of kohya files one common alpha.
+    one_rank: fill the ranks up with zeros to that alpha instead, for files that do not store it.
     """
-    return {layer: _stored(layer, f, shapes[layer], dtype) for layer, f in modules.items() if f.rank > 0}
+    alphas: dict[Component, int] = {}
+    for layer, f in modules.items():
+        alphas[layer.component] = max(alphas.get(layer.component, 0), f.rank)
+    return {
+        layer: _stored(layer, f, shapes[layer], alphas[layer.component], dtype, one_rank) for layer, f in modules.items() if f.rank > 0
+    }
 
 
-def _stored(layer: LayerId, factors: Factors, shape: tuple[int, ...], dtype: torch.dtype) -> Written:
+def _stored(layer: LayerId, factors: Factors, shape: tuple[int, ...], alpha: int, dtype: torch.dtype, one_rank: bool) -> Written:
     if factors.shape != (shape[0], math.prod(shape[1:])):
         raise MalformedAdapter(f"{layer}: a delta of {list(factors.shape)} does not fit a weight of {list(shape)}.")
     f = balanced(factors)
-    down = f.down.reshape(f.rank, *shape[1:])
-    up = f.up.reshape(*f.up.shape, *[1] * (len(shape) - 2))
-    return _cast(layer, down, dtype), _cast(layer, up, dtype), torch.tensor(float(f.rank), dtype=dtype)
+    up, down = (f.up, f.down) if one_rank else (f.up * (f.rank / alpha), f.down)
+    if one_rank:
+        missing = alpha - f.rank
+        up, down = torch.nn.functional.pad(up, (0, missing)), torch.nn.functional.pad(down, (0, 0, 0, missing))
+    up, down = up.reshape(*up.shape, *[1] * (len(shape) - 2)), down.reshape(-1, *shape[1:])
+    return _cast(layer, down, dtype), _cast(layer, up, dtype), torch.tensor(float(alpha), dtype=dtype)
+
+
+def folded(down: Tensor, up: Tensor, alpha: Tensor) -> Factors:
+    """The delta that a reader gets from what is stored."""
+    return Factors(up.flatten(1).float() * (float(alpha) / down.shape[0]), down.flatten(1).float())
 
 
 def _cast(layer: LayerId, tensor: Tensor, dtype: torch.dtype) -> Tensor:
