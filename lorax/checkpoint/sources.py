@@ -55,12 +55,10 @@ def open_sources(path: Path, stack: ExitStack) -> list[Source]:
     if (path / "unet").is_dir():
         found = {component: path / name for component, name in FOLDERS.items() if (path / name).is_dir()}
         return [Source(stack.enter_context(_open_folder(folder)), component) for component, folder in found.items()]
-    names = [p.name for p in path.iterdir()]
+    names = _names(path)
     if not any(_is_weights(name) for name in names):
-        inside = f"it holds {', '.join(sorted(names)[:5])}…" if names else "it is empty"
-        raise UnknownFormat(
-            one_line(f"'{path}' is a folder without 'unet' or weights in it: {inside}; give a checkpoint or a diffusers folder")
-        )
+        inside = f"holds {', '.join(names[:5])}…" if names else "is empty"
+        raise UnknownFormat(one_line(f"'{path}' {inside}; expected a file, or a diffusers folder with 'unet' in it"))
     return [Source(stack.enter_context(_open_folder(path)))]
 
 
@@ -77,13 +75,20 @@ def scheduler_prediction(path: Path) -> str | None:
 
 def _open_folder(folder: Path) -> TensorFile:
     """The weights of one network: safetensors before pickles, one file before shards, full precision before variants."""
-    names = sorted(p.name for p in folder.iterdir() if _is_weights(p.name))
+    names = [name for name in _names(folder) if _is_weights(name)]
     if not names:
         raise FileError(one_line(f"'{folder}' has no weights (.safetensors or .bin); download them too"))
     name = min(names, key=_preference)
     if _is_shard(name):
         raise FileError(one_line(f"'{folder}' has shards such as '{name}' but no index.json; download it too.{nearest('index', names)}"))
     return open_sharded(folder / name) if name.endswith(".json") else open_tensors(folder / name)
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return sorted(p.name for p in folder.iterdir())
+    except OSError as e:
+        raise FileError(one_line(f"'{folder}' cannot be read: {e.strerror or e}")) from None
 
 
 def _is_weights(name: str) -> bool:
