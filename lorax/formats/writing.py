@@ -29,9 +29,7 @@ def stored_factors(
     alphas: dict[Component, int] = {}
     for layer, f in modules.items():
         alphas[layer.component] = max(alphas.get(layer.component, 0), f.rank)
-    return {
-        layer: _stored(layer, f, shapes[layer], alphas[layer.component], dtype, one_rank) for layer, f in modules.items() if f.rank > 0
-    }
+    return {layer: _stored(layer, f, shapes[layer], alphas[layer.component], dtype, one_rank) for layer, f in modules.items() if f.rank > 0}
 
 
 def _stored(layer: LayerId, factors: Factors, shape: tuple[int, ...], alpha: int, dtype: torch.dtype, one_rank: bool) -> Written:
@@ -65,12 +63,9 @@ def balanced(factors: Factors) -> Factors:
     and is written again keeps its bytes.
     """
     up, down = factors.up.float(), factors.down.float()
-    ratio = (_lengths(up, 0) / _lengths(down, 1)).log2() / 2
-    shift = torch.where(ratio.abs() > 1, ratio.round(), torch.zeros_like(ratio))
-    return Factors(torch.ldexp(up, -shift), torch.ldexp(down, shift[:, None]))
-
-
-def _lengths(vectors: Tensor, dim: int) -> Tensor:
-    """Lengths, 1 in place of 0; in fp64 because squares of fp16's small numbers underflow."""
-    lengths = torch.linalg.vector_norm(vectors.double(), dim=dim)
-    return torch.where(lengths > 0, lengths, torch.ones_like(lengths)).float()
+    lengths_up = torch.linalg.vector_norm(up.double(), dim=0)  # fp64: squares of small fp32 numbers underflow
+    lengths_down = torch.linalg.vector_norm(down.double(), dim=1)
+    alive = (lengths_up > 0) & (lengths_down > 0)
+    half = torch.where(alive, lengths_up / lengths_down, torch.ones_like(lengths_up)).log2() / 2
+    shift = torch.where(half.abs() > 1, half.round(), torch.zeros_like(half)).float()
+    return Factors(torch.ldexp(up, -shift) * alive, torch.ldexp(down, shift[:, None]) * alive[:, None])

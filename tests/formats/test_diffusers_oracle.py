@@ -109,3 +109,41 @@ def test_fused_weights_are_base_plus_our_delta(tmp_path: Path, name: str, format
             torch.testing.assert_close(ours.modules[i].delta(), modules[i].dense(), rtol=2e-2, atol=2e-3)
         fused: Tensor = getattr(layer, "base_layer", layer).weight.detach()
         torch.testing.assert_close(flatten_weight(fused), expected, rtol=1e-4, atol=1e-5, msg=str(i))
+
+
+CONFIGURATIONS: dict[str, dict[str, Any]] = {
+    "alpha": {"lora_alpha": 2},
+    "patterns": {"lora_alpha": 2, "rank_pattern": {"to_k": 2}, "alpha_pattern": {"attn2.to_k": 3}},
+    "rank-stabilised": {"lora_alpha": 3, "use_rslora": True},
+    "dora": {"lora_alpha": 2, "use_dora": True},
+}
+
+
+@pytest.mark.parametrize("kind", CONFIGURATIONS)
+def test_files_that_diffusers_saves(tmp_path: Path, kind: str) -> None:
+    from peft import LoraConfig, get_peft_model_state_dict
+
+    pipe = pipeline("sd1")
+    base = {i: m.weight.detach().clone() for i, m in weights(pipe, "sd1").items()}
+    targets = ["to_q", "to_k", "to_out.0", "proj_in", "conv1"]
+    pipe.unet.add_adapter(LoraConfig(r=4, target_modules=targets, **CONFIGURATIONS[kind]))
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for name, p in pipe.unet.named_parameters():
+            if "lora_B" in name:
+                p.copy_(torch.randn(p.shape, generator=generator) * 0.1)
+            if "magnitude" in name:
+                p.mul_(1.3)
+    state = get_peft_model_state_dict(pipe.unet)
+    config = pipe.unet.peft_config["default"].to_dict()
+    pipe.save_lora_weights(str(tmp_path), unet_lora_layers=state, unet_lora_adapter_metadata=config)
+    adapter = read_adapter(tmp_path / "pytorch_lora_weights.safetensors")
+    assert adapter.arch.name == "sd1"
+    assert not adapter.unmatched
+    pipe.unet.fuse_lora()
+    touched = {i for i, layer in weights(pipe, "sd1").items() if hasattr(layer, "lora_A")}
+    assert adapter.modules.keys() == touched
+    for i in touched:
+        fused = flatten_weight(weights(pipe, "sd1")[i].base_layer.weight.detach())
+        delta = adapter.modules[i].delta(base[i])
+        torch.testing.assert_close(delta, fused - flatten_weight(base[i]), rtol=1e-3, atol=1e-5, msg=str(i))
