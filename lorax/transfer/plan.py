@@ -159,7 +159,7 @@ def check_made_for(adapter: Adapter, wanted: Sequence[LayerId], source: Checkpoi
         layer = source.layers.get(i)
         if layer is None:
             strangers[i] = "the source has no such layer"
-        elif not suits(adapter.modules[i], layer.shape):
+        elif not adapter.modules[i].fits(layer.shape):
             strangers[i] = f"made for a weight of shape {adapter.modules[i].shape}, but the source's is {layer.shape}"
     if len(strangers) * 2 > len(wanted):
         example, reason = next(iter(strangers.items()))
@@ -168,12 +168,6 @@ def check_made_for(adapter: Adapter, wanted: Sequence[LayerId], source: Checkpoi
             f"({example}: {reason}); give the base that it was trained on"
         )
     return strangers
-
-
-def suits(module: AdapterModule, shape: tuple[int, ...]) -> bool:
-    """Whether a module is for a weight of this shape; a side that its file does not tell (0) suits any."""
-    sides = shape[0], math.prod(shape[1:])
-    return all(mine in (0, side) for mine, side in zip(module.matrix_shape, sides, strict=True))
 
 
 def match_by_name(wanted: Sequence[LayerId], target: Checkpoint) -> Matching:
@@ -221,7 +215,7 @@ class Decider:
 
         if self.source is None and module.needs_base:
             return skip(f"a {module.kind} module needs its source base: give it with --source")
-        if shape not in (None, layer.shape) or not suits(module, layer.shape):
+        if shape not in (None, layer.shape) or not module.fits(layer.shape):
             return skip(
                 f"shapes disagree: {shape or module.shape} in the source, {layer.shape} in the target; different widths need alignment"
             )
