@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from converter.samples.layouts import Layout, place
-from lorax.layers import Component, LayerId
-from lorax.structure import Arch
+from lorax import Arch, Component, LayerId
 
 _TEN_TO_FOUR = (1, 2, 3, 7)
 """Which of SDXL's ten transformer blocks became the four of SSD-1B, by an independent estimate from the real weights."""

@@ -13,9 +13,7 @@ import torch
 from torch import Tensor
 
 from converter.samples.widths import SMALL, Widths, diffusers_config, has_bias, layer_shapes, text_config
-from lorax.layers import Component, LayerKind, LayerSpec, Stored
-from lorax.safefile import write_safetensors, write_text
-from lorax.structure import Arch
+from lorax import Arch, Component, LayerKind, LayerSpec, Stored, write_safetensors, write_text
 
 Layout = Literal["single_file", "diffusers"]
 DECAY = 0.7

@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from lorax.layers import Component, LayerId, LayerKind, LayerSpec
-from lorax.structure import Arch, UNetStructure
+from lorax import Arch, Component, LayerId, LayerKind, LayerSpec, UNetStructure
 
 
 @dataclass(frozen=True)
