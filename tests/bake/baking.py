@@ -32,8 +32,8 @@ def random(*size: int, scale: float = 0.05) -> torch.Tensor:
     return torch.randn(*size, generator=GENERATOR) * scale
 
 
-def low_rank(out: int = WIDTH, columns: int = WIDTH, rank: int = 4) -> LowRank:
-    return LowRank(random(out, rank).half(), random(rank, columns).half(), 0.5)
+def low_rank(rank: int = 4) -> LowRank:
+    return LowRank(random(WIDTH, rank).half(), random(rank, WIDTH).half(), 0.5)
 
 
 def adapter(modules: Mapping[LayerId, AdapterModule], offsets: Mapping[LayerId, Offset] | None = None, **more: object) -> Adapter:

@@ -36,7 +36,7 @@ from lorax.safefile import open_tensors, write_safetensors
 
 class TestPlaces:
     def test_what_the_checkpoint_lacks_is_in_the_report(self, base: Path):
-        modules = {TO_Q: low_rank(), TO_K2: low_rank(columns=24), GONE: low_rank(), CONV: low_rank()}
+        modules = {TO_Q: low_rank(), TO_K2: low_rank(), GONE: low_rank(), CONV: low_rank()}
         offsets = {TO_Q: Offset(bias=random(WIDTH)), NORM: Offset(random(3))}
         fitting = {LayerId(Component.UNET, f"{BLOCK}.{n}"): low_rank() for n in ("attn1.to_k", "attn1.to_v", "attn2.to_q")}
         report, _ = run(base, (adapter({**modules, **fitting}, offsets, unmatched=(("bundle_emb.x", "an embedding"),)), 1.0))
