@@ -77,11 +77,12 @@ def output_metadata(
     came of it, stored as JSON under ``lorax.``. action: ``transfer``, ``to-lorax`` or ``export``. date: ISO 8601, default today.
     """
     kept = {key: value for key, value in adapter.metadata.items() if key.startswith(_KEPT) and key not in _REPLACED}
+    velocity = (prediction_type or "epsilon").startswith("v")
     return {
         **kept,
         **_network(ranks, arch),
-        **_base(target_name, target_hashes, arch),
-        **_modelspec(adapter, arch, stem, kept, prediction_type, date),
+        **_base(target_name, target_hashes, arch, velocity),
+        **_modelspec(adapter, arch, stem, kept, velocity, date),
         "ss_output_name": stem,
         "ss_training_comment": _comment(adapter, action, target_name),
         **_provenance(adapter, target_name, target_hashes, settings, action, source_name, summary),
@@ -104,10 +105,10 @@ def _common(ranks: list[int]) -> str:
     return str(ranks[0]) if len(Counter(ranks)) == 1 else DYNAMIC
 
 
-def _base(name: str, hashes: Hashes | None, arch: Arch) -> dict[str, str]:
+def _base(name: str, hashes: Hashes | None, arch: Arch, velocity: bool) -> dict[str, str]:
     """The base that the file is for: A1111 sorts by version and hides what does not fit, and looks bases up by hash."""
     told = {
-        "ss_base_model_version": arch.base_model_version,
+        "ss_base_model_version": arch.base_model_version + ("_v" if velocity and arch.family != "sdxl" else ""),
         "ss_v2": str(arch.family == "sd2"),
         "ss_sd_model_name": name,
         "ss_sd_model_hash": hashes.autov1 if hashes else None,
@@ -116,11 +117,8 @@ def _base(name: str, hashes: Hashes | None, arch: Arch) -> dict[str, str]:
     return {key: value for key, value in told.items() if value}
 
 
-def _modelspec(
-    adapter: Adapter, arch: Arch, stem: str, kept: Mapping[str, str], prediction_type: str | None, date: str | None
-) -> dict[str, str]:
+def _modelspec(adapter: Adapter, arch: Arch, stem: str, kept: Mapping[str, str], velocity: bool, date: str | None) -> dict[str, str]:
     """Stability's ModelSpec 1.0.0; Forge reads the architecture before anything else."""
-    velocity = (prediction_type or "epsilon").startswith("v")
     architecture = arch.modelspec_architecture
     if arch.family == "sd2":
         architecture = "stable-diffusion-v2-768-v" if velocity else "stable-diffusion-v2-512"

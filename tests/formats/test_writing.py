@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors import safe_open
+from safetensors.torch import load_file
 
 from lorax.archs import by_name
 from lorax.digest import sshs_hashes
@@ -58,12 +58,11 @@ def test_balancing_is_exact_and_done_once() -> None:
 
 
 def test_only_factors_and_alpha_are_written(tmp_path: Path) -> None:
-    shapes = {i: s for i, s in layer_shapes("sdxl", "1.attentions.0.proj_in").items()} | layer_shapes("sdxl", "1.resnets.0.conv1")
+    shapes = layer_shapes("sdxl", "1.attentions.0.proj_in") | layer_shapes("sdxl", "1.resnets.0.conv1")
     modules = random_factors(shapes)
     write_adapter(tmp_path / "a.safetensors", modules, by_name("sdxl"), shapes=shapes, metadata={})
-    with safe_open(tmp_path / "a.safetensors", "pt") as file:
-        tensors = {key: file.get_tensor(key) for key in file.keys()}
-        metadata = file.metadata()
+    tensors = load_file(tmp_path / "a.safetensors")
+    metadata = read_adapter(tmp_path / "a.safetensors").metadata
     assert {key.split(".", 1)[1] for key in tensors} == {"lora_down.weight", "lora_up.weight", "alpha"}
     assert all(t.dtype == torch.float16 for t in tensors.values())
     name = "lora_unet_input_blocks_4_0_in_layers_2"
@@ -85,8 +84,7 @@ def test_alpha_is_the_rank_of_each_component(tmp_path: Path) -> None:
     modules = random_factors(shapes)
     modules = {i: (Factors(f.up[:, :2], f.down[:2]) if i.component == Component.TE1 else f) for i, f in modules.items()}
     write_adapter(tmp_path / "a.safetensors", modules, by_name("sd1"), shapes=shapes, metadata={})
-    with safe_open(tmp_path / "a.safetensors", "pt") as file:
-        alphas = {key.split("_")[1]: float(file.get_tensor(key)) for key in file.keys() if key.endswith("alpha")}
+    alphas = {key.split("_")[1]: float(t) for key, t in load_file(tmp_path / "a.safetensors").items() if key.endswith("alpha")}
     assert alphas == {"unet": 3.0, "te": 2.0}
 
 
@@ -96,11 +94,11 @@ def test_differing_ranks_share_one_alpha(tmp_path: Path, format: str) -> None:
     shapes = layer_shapes("sd1", "attn1")
     modules = random_factors(shapes, (1, 4))
     write_adapter(tmp_path / "a.safetensors", modules, by_name("sd1"), shapes=shapes, format=format, metadata={})
-    with safe_open(tmp_path / "a.safetensors", "pt") as file:
-        if format == "kohya":
-            assert {float(file.get_tensor(key)) for key in file.keys() if key.endswith("alpha")} == {4.0}
-        else:
-            assert {file.get_tensor(key).shape[0] for key in file.keys() if "lora_A" in key} == {4}
+    tensors = load_file(tmp_path / "a.safetensors")
+    if format == "kohya":
+        assert {float(t) for key, t in tensors.items() if key.endswith("alpha")} == {4.0}
+    else:
+        assert {t.shape[0] for key, t in tensors.items() if "lora_A" in key} == {4}
     for layer, m in read_adapter(tmp_path / "a.safetensors").modules.items():
         torch.testing.assert_close(m.delta(), modules[layer].dense(), **DELTA)
 
