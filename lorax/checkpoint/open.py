@@ -10,7 +10,7 @@ from lorax.archs import family_parent
 from lorax.checkpoint.about import layout_name, notes_on, predicting, prediction_type
 from lorax.checkpoint.decode import FLOATS
 from lorax.checkpoint.model import About, Checkpoint
-from lorax.checkpoint.parts import Found, Part, find_parts, unplaced
+from lorax.checkpoint.parts import BESIDE, Found, Part, find_parts, unplaced
 from lorax.checkpoint.recognise import recognise
 from lorax.checkpoint.shapes import check_shapes
 from lorax.checkpoint.sources import Source, open_sources, split_spec
@@ -113,5 +113,5 @@ def _rest(found: Sequence[Found], parts: Iterable[Part], layers: Iterable[Layer]
         unknown, beside = unplaced(part, used)
         unused.extend(unknown)
         if beside:
-            counted["beside the layers"] = counted.get("beside the layers", 0) + beside
+            counted[BESIDE] = counted.get(BESIDE, 0) + beside
     return counted, unused

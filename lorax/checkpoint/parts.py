@@ -39,6 +39,7 @@ CLIP_L_LAYERS = 12
 _SCHEDULE = ("betas", "alphas_cumprod", "alphas_cumprod_prev", "sqrt_", "log_one_minus_", "posterior_", "logvar", "lvlb_weights")
 MARKERS = ("v_pred", "ztsnr", "edm_mean", "edm_std", "edm_vpred.sigma_max", "edm_vpred.sigma_min", "model.scaled_fp8", "scaled_fp8")
 """Tensors that say something about the model by being there."""
+BESIDE = "beside the layers"
 _BESIDE = ("position_ids", "logit_scale", "text_projection", "text_projection.weight", "attn_mask", "scaled_fp8")
 _SCALES = (".scale_weight", ".weight_scale", ".scale_input", ".input_scale", ".comfy_quant")
 """Beside fp8 weights; the scales of activations are not needed to read them."""
@@ -105,6 +106,8 @@ def unplaced(part: Part, used: set[str]) -> tuple[list[str], int]:
 def _label(name: str) -> str | None:
     if name in MARKERS:
         return "that mark the kind of model"
+    if name.rsplit(".", 1)[-1] in _BESIDE:
+        return BESIDE
     if "." not in name and name.startswith(_SCHEDULE):
         return "of the noise schedule"
     return next((label for prefix, label in _NOT_LAYERS if name.startswith(prefix)), None)

@@ -93,11 +93,12 @@ def test_what_is_beside_the_layers_is_counted_or_named(tmp_path: Path) -> None:
         "first_stage_model.decoder.conv_in.weight": torch.zeros(1),
         "first_stage_model.encoder.conv_in.weight": torch.zeros(1),
         "model_ema.decay": torch.zeros(()),
+        "cond_stage_model.logit_scale": torch.zeros(()),
         "mystery.weight": torch.zeros(1),
         f"{UNET}input_blocks.1.0.strange.weight": torch.zeros(1),
     }
     with open_checkpoint(write(tmp_path / "base.safetensors", sample("sd1") | more)) as base:
-        assert base.about.counted == {"of the VAE": 2, "of the EMA copy": 1, "of the noise schedule": 2, "beside the layers": 1}
+        assert base.about.counted == {"of the VAE": 2, "of the EMA copy": 1, "of the noise schedule": 2, "beside the layers": 2}
         assert sorted(base.unused) == [f"{UNET}input_blocks.1.0.strange.weight", "mystery.weight"]
 
 
