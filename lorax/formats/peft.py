@@ -79,7 +79,7 @@ def _scale(config: Mapping[str, Any], module: str, rank: int) -> float | None:
     component, _, path = module.partition(".")
     alpha = config.get(f"{component}.lora_alpha")
     for pattern, value in (config.get(f"{component}.alpha_pattern") or {}).items():
-        if re.match(rf"(.*\.)?({pattern})$", path):
+        if f".{path}".endswith(f".{str(pattern).removeprefix('^')}"):  # not as the regex that it may be: the file is a stranger's
             alpha = value
     if alpha is None:
         return None

@@ -131,27 +131,27 @@ def _arch(name: str, dialect: Dialect, listing: Listing, file: TensorFile, given
         )
     if given is not None:
         return given
-    tied = [arch for arch in placed if placed[arch] == placed[best]]
-    return _second_version(dialect, listing, file) if {"sd1", "sd2"} <= {arch.family for arch in tied} else best
+    tied = {arch.family: arch for arch in reversed(placed) if placed[arch] == placed[best]}
+    if not {"sd1", "sd2"} <= tied.keys():
+        return best
+    return tied["sd2" if _is_second_version(dialect.names(tied["sd1"]), listing, file) else "sd1"]
 
 
-def _second_version(dialect: Dialect, listing: Listing, file: TensorFile) -> Arch:
-    """SD1 or SD2, whose layers have the same names: the metadata, else proj_in (a convolution in SD1), else the context's width."""
-    sd1, sd2 = family_parent("sd1"), family_parent("sd2")
+def _is_second_version(names: Mapping[str, LayerId], listing: Listing, file: TensorFile) -> bool:
+    """SD2 or SD1, whose layers have the same names: the metadata, else proj_in (a convolution in SD1), else the context's width."""
     said = f"{file.metadata.get('ss_base_model_version', '')} {file.metadata.get('modelspec.architecture', '')}".lower()
     if file.metadata.get("ss_v2") == "True" or "sd_v2" in said or "diffusion-v2" in said:
-        return sd2
+        return True
     if "sd_v1" in said or "diffusion-v1" in said:
-        return sd1
-    names = dialect.names(sd1)
+        return False
     for module, leaves in listing.modules.items():
         key = dict(leaves).get(DOWN)
         path = names[module].path if module in names else ""
         if key and path.endswith("proj_in"):
-            return sd1 if len(file.tensors[key].shape) == 4 else sd2
+            return len(file.tensors[key].shape) == 2
         if key and path.endswith(("attn2.to_k", "attn2.to_v")) and file.tensors[key].shape[-1:] == (1024,):
-            return sd2
-    return sd1
+            return True
+    return False
 
 
 def _place(
