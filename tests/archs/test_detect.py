@@ -51,5 +51,5 @@ def test_unknown_name_offers_the_nearest() -> None:
 def test_a_level_without_residual_blocks_is_an_error() -> None:
     shapes = {f"{s.single_file.module}.weight": (1,) for s in by_name("sd1").layers()}
     cut = {name: shape for name, shape in shapes.items() if not name.startswith(("input_blocks.4.", "input_blocks.5."))}
-    with pytest.raises(MalformedCheckpoint, match="a level without residual blocks"):
+    with pytest.raises(MalformedCheckpoint, match="a UNet level without residual blocks"):
         parse_unet(cut)
