@@ -113,6 +113,7 @@ def _arch(name: str, dialect: Dialect, listing: Listing, file: TensorFile, given
     """The architecture whose names place the file: the given one, else the family that places most modules."""
     placed = {arch: sum(m in dialect.names(arch) for m in listing.modules) for arch in (*map(family_parent, FAMILIES), *ARCHS)}
     if given is not None:
+        given = _completed(given)
         placed = {given: sum(m in dialect.names(given) for m in listing.modules), **placed}
     best = max(placed, key=lambda arch: placed[arch])
     enough = 2 * placed[given or best] >= len(listing.modules)
@@ -135,6 +136,12 @@ def _arch(name: str, dialect: Dialect, listing: Listing, file: TensorFile, given
     if not {"sd1", "sd2"} <= tied.keys():
         return best
     return tied["sd2" if _is_second_version(dialect.names(tied["sd1"]), listing, file) else "sd1"]
+
+
+def _completed(arch: Arch) -> Arch:
+    """`arch` with the parent's networks in place of those that its file lacks: an adapter for them is none the worse for that."""
+    parent, text = family_parent(arch.family), dict(arch.text)
+    return arch.with_parts(arch.unet or parent.unet, tuple((c, text.get(c, structure)) for c, structure in parent.text))
 
 
 def _is_second_version(names: Mapping[str, LayerId], listing: Listing, file: TensorFile) -> bool:

@@ -202,3 +202,13 @@ def test_every_layer_has_a_name_that_reads_back(tmp_path: Path) -> None:
     tensors = {f"{n}.lora_up.weight": torch.ones(2, 1) for n in names.values()}
     tensors |= {f"{n}.lora_down.weight": torch.ones(1, 2) for n in names.values()}
     assert read(tmp_path, tensors).modules.keys() == names.keys()
+
+
+@pytest.mark.parametrize("name", ["sd1", "sdxl"])
+def test_networks_that_the_base_file_lacks_are_read_all_the_same(tmp_path: Path, name: str) -> None:
+    arch, shapes = by_name(name), layer_shapes(name, "attn")
+    write_adapter(tmp_path / "a.safetensors", random_factors(shapes), arch, shapes=shapes, metadata={})
+    for part in (arch.with_parts(arch.unet, ()), arch.with_parts(None, arch.text)):
+        adapter = read_adapter(tmp_path / "a.safetensors", part)
+        assert adapter.components == arch.components
+        assert not adapter.unmatched
