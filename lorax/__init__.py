@@ -1,0 +1,168 @@
+"""LoRA-X: carry any LoRA to another Stable Diffusion checkpoint by weights alone, without training and without data.
+
+The river: ``read_adapter``, ``open_checkpoint`` → ``plan_transfer`` → ``run_plan`` → ``write_adapter`` and ``to_html``.
+"""
+
+from __future__ import annotations
+
+from lorax.adapter import Adapter, AdapterModule, BaseHint, Native, Offset, Spectral
+from lorax.archs import ARCHS
+from lorax.bake import BakeReport
+from lorax.bake import bake as bake_checkpoint
+from lorax.bases import Bases
+from lorax.cache import Cache, default_folder
+from lorax.catalog import Catalog
+from lorax.checkpoint import BaseHashes, Checkpoint, open_checkpoint
+from lorax.device import resolve_device
+from lorax.digest import autov1_hash, sha256_file
+from lorax.errors import (
+    BaseMismatch,
+    Cancelled,
+    FileError,
+    LoraxError,
+    MalformedAdapter,
+    MalformedCheckpoint,
+    MalformedFile,
+    MissingPackage,
+    NotTransferable,
+    SourceNeeded,
+    UnknownFormat,
+    UnsafeFile,
+    WouldOverwrite,
+    one_line,
+)
+from lorax.export import Reformed, export_adapter, to_lorax, to_sigma
+from lorax.formats import (
+    copy_sidecars,
+    fingerprint,
+    output_metadata,
+    read_adapter,
+    write_adapter,
+    write_native,
+    write_self_contained,
+)
+from lorax.layers import Component, Layer, LayerId, LayerKind, LayerSpec, Stored, Unit
+from lorax.linalg import Factors, flatten_weight
+from lorax.render import (
+    adapter_to_json,
+    bake_to_json,
+    bake_to_text,
+    checkpoint_to_json,
+    index_to_html,
+    inspection_to_text,
+    plan_to_json,
+    plan_to_text,
+    reformed_to_json,
+    reformed_to_text,
+    similarity_to_html,
+    similarity_to_json,
+    similarity_to_markdown,
+    similarity_to_text,
+    to_html,
+    to_json,
+    to_markdown,
+    to_svg,
+    to_text,
+)
+from lorax.safefile import open_tensors, write_safetensors, write_text
+from lorax.spectral import compute_basis
+from lorax.structure import Arch, TextStructure, UNetStructure
+from lorax.transfer.plan import Relation, plan_transfer, relate
+from lorax.transfer.run import Transferred, run_plan
+from lorax.transfer.score import SimilarityReport, compute_similarity
+from lorax.transfer.types import Progress, TransferPlan, TransferReport, TransferSettings
+from lorax.version import VERSION
+
+__all__ = [
+    "ARCHS",
+    "VERSION",
+    "Adapter",
+    "AdapterModule",
+    "Arch",
+    "BakeReport",
+    "BaseHashes",
+    "BaseHint",
+    "BaseMismatch",
+    "Bases",
+    "Cache",
+    "Cancelled",
+    "Catalog",
+    "Checkpoint",
+    "Component",
+    "Factors",
+    "FileError",
+    "Layer",
+    "LayerId",
+    "LayerKind",
+    "LayerSpec",
+    "LoraxError",
+    "MalformedAdapter",
+    "MalformedCheckpoint",
+    "MalformedFile",
+    "MissingPackage",
+    "Native",
+    "NotTransferable",
+    "Offset",
+    "Progress",
+    "Reformed",
+    "Relation",
+    "SimilarityReport",
+    "SourceNeeded",
+    "Spectral",
+    "Stored",
+    "TextStructure",
+    "TransferPlan",
+    "TransferReport",
+    "TransferSettings",
+    "Transferred",
+    "UNetStructure",
+    "Unit",
+    "UnknownFormat",
+    "UnsafeFile",
+    "WouldOverwrite",
+    "adapter_to_json",
+    "autov1_hash",
+    "bake_checkpoint",
+    "bake_to_json",
+    "bake_to_text",
+    "checkpoint_to_json",
+    "compute_basis",
+    "compute_similarity",
+    "copy_sidecars",
+    "default_folder",
+    "export_adapter",
+    "fingerprint",
+    "flatten_weight",
+    "index_to_html",
+    "inspection_to_text",
+    "one_line",
+    "open_checkpoint",
+    "open_tensors",
+    "output_metadata",
+    "plan_to_json",
+    "plan_to_text",
+    "plan_transfer",
+    "read_adapter",
+    "reformed_to_json",
+    "reformed_to_text",
+    "relate",
+    "resolve_device",
+    "run_plan",
+    "sha256_file",
+    "similarity_to_html",
+    "similarity_to_json",
+    "similarity_to_markdown",
+    "similarity_to_text",
+    "to_html",
+    "to_json",
+    "to_lorax",
+    "to_markdown",
+    "to_sigma",
+    "to_svg",
+    "to_text",
+    "write_adapter",
+    "write_native",
+    "write_safetensors",
+    "write_self_contained",
+    "write_text",
+]

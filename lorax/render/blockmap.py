@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from lorax.render.drawing import Drawing, svg
 from lorax.render.grid import COMPONENT_TITLES
 from lorax.render.heatmap import step
 from lorax.render.markup import Markup, join, tag
@@ -79,26 +80,22 @@ def stages(units: Sequence[UnitMatch], lost: Sequence[str] = ()) -> tuple[Stage,
 
 
 def blockmap(shown: Sequence[Stage], title: str) -> Markup:
-    """The picture of the given stages, `PER_LINE` panels a line."""
+    """The picture of the given stages."""
+    return svg(draw_blockmap(shown), title, "blocks")
+
+
+def draw_blockmap(shown: Sequence[Stage], per_line: int = PER_LINE) -> Drawing:
+    """The picture without a frame, `per_line` panels a line."""
     placed: list[Markup] = []
     y = width = 0.0
-    for start in range(0, len(shown), PER_LINE):
-        line = shown[start : start + PER_LINE]
+    for start in range(0, len(shown), per_line):
+        line = shown[start : start + per_line]
         for i, stage in enumerate(line):
             x = i * (PANEL_WIDTH + PANEL_GAP)
             placed.append(tag("g", _panel(stage), transform=f"translate({x} {y:.0f})"))
             width = max(width, x + PANEL_WIDTH)
         y += HEAD + ROW * max(max(len(s.source), len(s.target)) for s in line) + 18
-    return tag(
-        "svg",
-        tag("title", title),
-        *placed,
-        class_="blocks",
-        role="img",
-        viewBox=f"0 0 {width:.0f} {y:.0f}",
-        width=width,
-        height=y,
-    )
+    return Drawing(join(*placed), width, y)
 
 
 def block_name(path: str) -> str:

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from lorax.render import words
 from lorax.render.blockmap import Stage, blockmap, stages
-from lorax.render.heatmap import Cell, heatmap, legend
-from lorax.render.markup import Markup, tag
+from lorax.render.drawing import Drawing, svg
+from lorax.render.heatmap import HATCH, Cell, draw_legend, heatmap
+from lorax.render.markup import Markup, join, tag
 from lorax.render.page import paragraph, section
 from lorax.transfer.types import UnitMatch
 
@@ -22,7 +23,9 @@ def map_figure(cells: Sequence[Cell], name: str, title: str, low: str = CHANCE, 
     """A heat map under its legend. name: class of the figure."""
     skipped = any(c.skipped for c in cells)
     unknown = any(c.value is None and not c.skipped for c in cells)
-    return tag("figure", tag("figcaption", legend(low, high, skipped, unknown)), heatmap(cells, title), class_=name)
+    key = draw_legend(low, high, skipped, unknown)
+    caption = tag("figcaption", svg(Drawing(join(HATCH, key.body), key.width, key.height), "", "legend"))
+    return tag("figure", caption, heatmap(cells, title), class_=name)
 
 
 def block_map_section(units: Sequence[UnitMatch], lost: Sequence[str]) -> Markup:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 from lorax.layers import LayerId
+from lorax.render.drawing import Drawing, svg
 from lorax.render.grid import COLUMN_ORDER, COLUMNS, COMPONENT_TITLES, Place, place
 from lorax.render.markup import Markup, join, tag
-from lorax.render.style import STEPS, SVG_STYLE
+from lorax.render.style import STEPS
 
 WIDTH, HEIGHT, GAP = 22, 13, 2
 """Cell size and the gap between cells, px."""
@@ -39,28 +40,20 @@ def heatmap(cells: Sequence[Cell], title: str, standalone: bool = False) -> Mark
     title: what a screen reader says.
     standalone: carry the colours along, for a file of its own; otherwise the page's style sheet has them.
     """
-    panels = [_panel(name, list(group)) for name, group in groupby(_sorted(cells), key=lambda c: str(c.layer.component))]
-    placed, width, height = _arrange(panels)
-    head = [tag("style", Markup(SVG_STYLE))] if standalone else []
-    return tag(
-        "svg",
-        tag("title", title),
-        *head,
-        HATCH,
-        *placed,
-        xmlns="http://www.w3.org/2000/svg",
-        class_="heat",
-        role="img",
-        viewBox=f"0 0 {width:.0f} {height:.0f}",
-        width=width,
-        height=height,
-    )
+    drawing = draw_heatmap(cells)
+    return svg(Drawing(join(HATCH, drawing.body), drawing.width, drawing.height), title, "heat", standalone)
 
 
-def legend(low: str, high: str, skipped: bool, unknown: bool, standalone: bool = False) -> Markup:
-    """The colour scale in words and swatches, as SVG."""
+def draw_heatmap(cells: Sequence[Cell], tips: bool = True) -> Drawing:
+    """The map without a frame. tips: give every cell its tooltip."""
+    shown = cells if tips else [replace(c, tip="") for c in cells]
+    return _arrange([_panel(name, list(group)) for name, group in groupby(_sorted(shown), key=lambda c: str(c.layer.component))])
+
+
+def draw_legend(low: str, high: str, skipped: bool, unknown: bool) -> Drawing:
+    """The colour scale in words and swatches."""
     x, parts = 0.0, [tag("text", low, x=0, y=11, class_="lab")]
-    x += 7 + 6.3 * len(low)
+    x += 9 + 5.2 * len(low)
     for i in range(STEPS):
         parts.append(tag("rect", class_=f"h{i}", x=x, y=1, width=WIDTH - 4, height=12))
         x += WIDTH - 4
@@ -71,8 +64,7 @@ def legend(low: str, high: str, skipped: bool, unknown: bool, standalone: bool =
             parts.append(tag("rect", class_=mark, x=x, y=1, width=WIDTH, height=12))
             parts.append(tag("text", text, x=x + WIDTH + 6, y=11, class_="lab"))
             x += WIDTH + 22 + 6.3 * len(text)
-    head = [tag("style", Markup(SVG_STYLE))] if standalone else []
-    return tag("svg", *head, HATCH, *parts, class_="legend", viewBox=f"0 0 {x:.0f} 15", width=x, height=15, aria_hidden="true")
+    return Drawing(join(*parts), x, 15)
 
 
 HATCH = tag(
@@ -94,14 +86,7 @@ def _sorted(cells: Sequence[Cell]) -> list[Cell]:
     return sorted(cells, key=lambda c: order.index(str(c.layer.component)))
 
 
-@dataclass(frozen=True)
-class _Panel:
-    body: Markup
-    width: float
-    height: float
-
-
-def _arrange(panels: Sequence[_Panel]) -> tuple[list[Markup], float, float]:
+def _arrange(panels: Sequence[Drawing]) -> Drawing:
     """The first panel on the left, the others stacked beside it."""
     placed: list[Markup] = []
     x = y = width = height = 0.0
@@ -111,10 +96,10 @@ def _arrange(panels: Sequence[_Panel]) -> tuple[list[Markup], float, float]:
         placed.append(tag("g", panel.body, transform=f"translate({x:.0f} {y:.0f})"))
         y += panel.height + 26
         width, height = max(width, x + panel.width), max(height, y - 26)
-    return placed, width, height
+    return Drawing(join(*placed), width, height)
 
 
-def _panel(component: str, cells: Sequence[Cell]) -> _Panel:
+def _panel(component: str, cells: Sequence[Cell]) -> Drawing:
     places = [(place(c.layer), c) for c in cells]
     columns = _column_positions([p.column for p, _ in places])
     rows, stages, height = _row_positions([p for p, _ in places])
@@ -127,12 +112,12 @@ def _panel(component: str, cells: Sequence[Cell]) -> _Panel:
         parts.append(tag("text", label, class_="lab end", x=LABELS - 12, y=y + HEIGHT - 3))
     for spot, cell in places:
         parts.append(_rect(cell, columns[spot.column], rows[_row_key(spot)]))
-    return _Panel(join(*parts), right, height)
+    return Drawing(join(*parts), right, height)
 
 
 def _rect(cell: Cell, x: float, y: float) -> Markup:
     name = "skip" if cell.skipped else "none" if cell.value is None else f"h{step(cell.value)}"
-    return tag("rect", tag("title", cell.tip), class_=name, x=x, y=y, width=WIDTH, height=HEIGHT)
+    return tag("rect", tag("title", cell.tip) if cell.tip else "", class_=name, x=x, y=y, width=WIDTH, height=HEIGHT)
 
 
 def step(value: float) -> int:

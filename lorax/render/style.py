@@ -33,7 +33,7 @@ _SVG_SHAPES = (
     ".tie{fill:none;stroke-width:2.2;stroke-opacity:.9}"
     + "".join(f".h{i}{{fill:var(--h{i})}}.k{i}{{stroke:var(--h{i})}}" for i in range(STEPS))
 )
-SVG_STYLE = COLOURS + "svg{background:var(--ground)}" + _SVG_SHAPES
+SVG_STYLE = COLOURS + _SVG_SHAPES + ".ground{fill:var(--ground);rx:0}.title{font-size:17px;font-weight:650;fill:var(--ink)}"
 """For a picture in a file of its own."""
 
 PAGE_STYLE = (
@@ -87,6 +87,14 @@ footer{margin-top:56px;padding-top:14px;border-top:1px solid var(--line);font-si
 .chip{display:inline-block;
   padding:0 9px;border-radius:99px;border:1px solid var(--tone);color:var(--tone);font-size:13px;white-space:nowrap}
 a{color:var(--accent)}
+.defs{position:absolute}
+.cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(232px,1fr));gap:14px;margin:14px 0 22px}
+.card{display:block;text-decoration:none;color:inherit;background:var(--card);
+  border:1px solid var(--line);border-radius:10px;padding:14px 16px}
+.card:hover,.card:focus-visible{border-color:var(--accent)}
+.card p{margin:8px 0 0;font-size:13px;line-height:1.45;color:var(--soft)}
+.card .name{margin:10px 0 7px;font-size:15px;line-height:1.35;overflow-wrap:anywhere}
+.shot{height:180px;overflow:hidden;mask-image:linear-gradient(#000 78%,transparent)}
 @media print{details{display:block}.tabs figure{display:block}}
 @media (max-width:600px){main{padding:24px 16px}h1{font-size:24px}dl{grid-template-columns:1fr;gap:0}dd{margin-bottom:8px}}
 """

@@ -192,7 +192,6 @@ def sentence(text: str) -> str:
     return text[0].upper() + text[1:] + ("" if text[-1] in ".!?" else ".")
 
 
-def headline(report: TransferReport) -> str:
-    """The outcome in a line: how many modules went where."""
-    plan = report.plan
-    return f"{report.modules_out} of {count(report.modules_in, 'module')} of {plan.adapter_name} carried to {plan.target_name}"
+def brief(report: TransferReport) -> str:
+    """How much was carried, in a few words."""
+    return f"{report.modules_out} of {count(report.modules_in, 'module')} · energy kept {share(report.energy_kept)}"

@@ -1,0 +1,168 @@
+"""``batch``: many adapters to many bases; a failure is a row of the table, and the rest go on."""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import os
+import signal
+from argparse import Namespace
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from multiprocessing.synchronize import Event
+from pathlib import Path
+
+import torch
+
+from converter.batch_work import Row, Task, failed, work
+from converter.console import Bars, rows, say, show, show_json
+from converter.files import base_stem, default_output, input_paths, same_file
+from converter.transfer import Written, settings_from
+from lorax import Cancelled, FileError, LoraxError
+
+FAILED = 1
+
+
+def run(arguments: Namespace) -> int:
+    """The command."""
+    adapters = list_adapters(arguments.adapters, arguments.out)
+    targets: list[str] = list(dict.fromkeys(arguments.targets))
+    check_names(adapters, targets)
+    check_folder(arguments.out, [*adapters, *input_paths(arguments.source, *targets)], adapters, targets)
+    tasks = split(arguments, adapters, targets)
+    found = list(_one_by_one(tasks) if arguments.jobs == 1 or len(tasks) == 1 else _side_by_side(tasks, arguments.jobs))
+    order = {(adapter.stem, base_stem(target)): i for i, (adapter, target) in enumerate((a, t) for t in targets for a in adapters)}
+    found.sort(key=lambda row: order.get((row.adapter, row.target), len(order)))
+    if arguments.json:
+        show_json(document(found))
+    else:
+        show(table(found))
+    return FAILED if any(row.state in ("failed", "refused") for row in found) else 0
+
+
+def list_adapters(paths: Sequence[Path], out: Path) -> list[Path]:
+    """The files named, and the ``.safetensors`` files of the folders named, results of an earlier batch left out."""
+    found: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            found += [p for p in sorted(path.glob("*.safetensors")) if p.is_file() and not same_file(p.parent, out)]
+        elif path.is_file():
+            found.append(path)
+        else:
+            raise FileError(f"'{path}' does not exist")
+    if not found:
+        raise LoraxError("there is no adapter to carry: the folders given hold no .safetensors file")
+    return list(dict.fromkeys(found))
+
+
+def check_names(adapters: Iterable[Path], targets: Iterable[str]) -> None:
+    """Two inputs of one name would want the same output."""
+    seen: dict[str, str] = {}
+    for name, path in [*((f"adapter {a.stem}", str(a)) for a in adapters), *((f"target {base_stem(t)}", t) for t in targets)]:
+        if name in seen:
+            raise LoraxError(f"'{seen[name]}' and '{path}' have the same name, so their results would too: rename one")
+        seen[name] = path
+
+
+def check_folder(out: Path, inputs: Iterable[Path], adapters: Iterable[Path], targets: Iterable[str]) -> None:
+    """Make the folder of the results; no result may be an input."""
+    if out.exists() and not out.is_dir():
+        raise FileError(f"'{out}' is a file, expected a folder")
+    outputs = [out / default_output(a, t).name for t in targets for a in adapters]
+    known = {path.resolve() for path in inputs}
+    for output in outputs:
+        if output.resolve() in known:
+            raise FileError(f"the result '{output}' would be an input: choose another folder with --out")
+    out.mkdir(parents=True, exist_ok=True)
+
+
+def split(arguments: Namespace, adapters: Sequence[Path], targets: Sequence[str]) -> list[Task]:
+    """The work by target; the adapters of one target are spread over several tasks only where processes would be idle."""
+    share = max(1, math.ceil(arguments.jobs / len(targets)))
+    size = max(1, math.ceil(len(adapters) / share))
+    settings = settings_from(arguments)
+    threads = max(1, (os.cpu_count() or 1) // min(arguments.jobs, len(targets) * share))
+    return [
+        Task(
+            source=arguments.source,
+            target=target,
+            adapters=tuple(adapters[i : i + size]),
+            out=arguments.out,
+            settings=settings,
+            written=Written(arguments.out, arguments.format, arguments.dtype, arguments.force),
+            resume=arguments.resume,
+            reports=arguments.reports,
+            threads=threads,
+        )
+        for target in targets
+        for i in range(0, len(adapters), size)
+    ]
+
+
+def _one_by_one(tasks: Sequence[Task]) -> Iterator[Row]:
+    threads = torch.get_num_threads()
+    try:
+        with Bars() as progress:
+            for task in tasks:
+                yield from work(task, progress)
+    finally:
+        torch.set_num_threads(threads)
+
+
+_stop: Event | None = None
+
+
+def _begin(stop: Event) -> None:
+    """In a worker: Ctrl-C is the parent's business, which sets `stop`; a layer later the worker gives up cleanly."""
+    global _stop
+    _stop = stop
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _poll(text: str, done: int, total: int) -> None:
+    if _stop is not None and _stop.is_set():
+        raise Cancelled("stopped")
+
+
+def _work_in_process(task: Task) -> list[Row]:
+    return list(work(task, _poll))
+
+
+def _side_by_side(tasks: Sequence[Task], jobs: int) -> Iterator[Row]:
+    context = multiprocessing.get_context("spawn")
+    stop = context.Event()
+    with ProcessPoolExecutor(min(jobs, len(tasks)), context, _begin, (stop,)) as pool, Bars() as progress:
+        pending: dict[Future[list[Row]], Task] = {pool.submit(_work_in_process, task): task for task in tasks}
+        try:
+            while pending:
+                progress("batch", len(tasks) - len(pending), len(tasks))
+                for future in wait(pending, return_when=FIRST_COMPLETED).done:
+                    yield from _rows_of(future, pending.pop(future))
+        except BaseException:
+            stop.set()
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+
+
+def _rows_of(future: Future[list[Row]], task: Task) -> list[Row]:
+    try:
+        found = future.result()
+    except Exception as error:
+        found = [failed(task, adapter, f"the process died: {error}") for adapter in task.adapters]
+    for row in found:
+        say(f"{row.adapter} → {row.target}: {row.state}{f' ({row.message})' if row.message else ''}")
+    return found
+
+
+def document(found: Sequence[Row]) -> dict[str, object]:
+    """The outcome for ``--json``."""
+    states = ("done", "kept", "refused", "failed")
+    return {**{state: sum(r.state == state for r in found) for state in states}, "rows": [r.as_json() for r in found]}
+
+
+def table(found: Sequence[Row]) -> str:
+    """The outcome for a terminal."""
+    head = ("adapter", "target", "result", "modules", "energy kept", "time")
+    body = [(r.adapter, r.target, r.state, r.modules, r.energy, f"{r.seconds:.1f} s" if r.seconds else "–") for r in found]
+    messages = [f"{r.adapter} → {r.target}: {r.message}" for r in found if r.message]
+    return "\n".join([rows(head, body), *(["", *messages] if messages else [])])

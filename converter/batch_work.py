@@ -1,0 +1,192 @@
+"""One share of a batch: adapters of one source to one target, in whatever process."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from converter.files import base_stem, default_output
+from converter.transfer import Written, cached_bases, carry_out, save_report, settings_record
+from lorax import (
+    Adapter,
+    Cancelled,
+    Checkpoint,
+    FileError,
+    LoraxError,
+    NotTransferable,
+    Progress,
+    Relation,
+    TransferReport,
+    TransferSettings,
+    WouldOverwrite,
+    open_checkpoint,
+    open_tensors,
+    plan_transfer,
+    read_adapter,
+    relate,
+    sha256_file,
+)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What one process does before it takes the next."""
+
+    source: str
+    target: str
+    adapters: tuple[Path, ...]
+    out: Path
+    settings: TransferSettings
+    written: Written
+    """Format, dtype and whether to overwrite; the path is each adapter's own."""
+    resume: bool
+    reports: bool
+    threads: int
+    """Of torch, in this process."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """What became of one adapter on one target."""
+
+    adapter: str
+    target: str
+    state: str
+    """``done``, ``kept`` (an earlier result stands), ``refused`` or ``failed``."""
+    message: str = ""
+    output: str | None = None
+    modules_in: int | None = None
+    modules_out: int | None = None
+    energy_kept: float | None = None
+    seconds: float = 0.0
+
+    @property
+    def modules(self) -> str:
+        return "–" if self.modules_in is None else f"{self.modules_out}/{self.modules_in}"
+
+    @property
+    def energy(self) -> str:
+        return "–" if self.energy_kept is None else f"{self.energy_kept:.1%}"
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def failed(task: Task, adapter: Path, message: str, state: str = "failed") -> Row:
+    """The row of an adapter that did not get there."""
+    return Row(adapter.stem, base_stem(task.target), state, message)
+
+
+def work(task: Task, progress: Progress) -> Iterator[Row]:
+    """Rows of the task's adapters. Whatever goes wrong with one is its row; only a stop by the user goes through."""
+    torch.set_num_threads(task.threads)
+    with ExitStack() as stack:
+        try:
+            source = stack.enter_context(open_checkpoint(task.source))
+            target = stack.enter_context(open_checkpoint(task.target))
+        except LoraxError as error:
+            yield from (failed(task, adapter, str(error)) for adapter in task.adapters)
+            return
+        yield from _Pair(task, source, target, progress).rows()
+
+
+class _Pair:
+    """Two open bases and what they have to do with each other, computed once for all adapters."""
+
+    def __init__(self, task: Task, source: Checkpoint, target: Checkpoint, progress: Progress) -> None:
+        self.task, self.source, self.target, self.progress = task, source, target, progress
+        self.bases = cached_bases()
+        self.relation: Relation | None = None
+
+    def rows(self) -> Iterator[Row]:
+        readable: list[tuple[Path, Adapter]] = []
+        for path in self.task.adapters:
+            row = self._attempt(path, lambda path=path: self._ready(path, readable))
+            if row is not None:
+                yield row
+        if readable and self.source.arch.family == self.target.arch.family:
+            layers = {layer for _, adapter in readable for layer in adapter.modules if layer in self.source.layers}
+            self.relation = relate(self.source, self.target, sorted(layers), self.task.settings.device, self.progress)
+        for path, adapter in readable:
+            row = self._attempt(path, lambda path=path, adapter=adapter: self._transfer(path, adapter))
+            if row is not None:
+                yield row
+
+    def _ready(self, path: Path, readable: list[tuple[Path, Adapter]]) -> Row | None:
+        """None where the adapter is to be carried; then it is added to `readable`."""
+        output = self._output(path)
+        if output.exists() and self.task.resume and self._is_current(path, output):
+            return Row(path.stem, base_stem(self.task.target), "kept", output=str(output))
+        if output.exists() and not self.task.written.overwrite:
+            why = "it was made from other inputs or settings; " if self.task.resume else ""
+            raise WouldOverwrite(f"'{output}' exists: {why}overwrite it with --force")
+        readable.append((path, read_adapter(path, self.source.arch)))
+        return None
+
+    def _transfer(self, path: Path, adapter: Adapter) -> Row:
+        plan = plan_transfer(adapter, self.source, self.target, self.task.settings, self.relation, self.progress)
+        written = replace(self.task.written, path=self._output(path))
+        report = carry_out(plan, adapter, self.source, self.target, written, self.bases, self.progress)
+        if self.task.reports:
+            save_report(written.path.with_suffix(".html"), report, self.task.written.overwrite)
+        return self._done(path, report)
+
+    def _done(self, path: Path, report: TransferReport) -> Row:
+        return Row(
+            adapter=path.stem,
+            target=base_stem(self.task.target),
+            state="done",
+            output=report.output,
+            modules_in=report.modules_in,
+            modules_out=report.modules_out,
+            energy_kept=report.energy_kept,
+            seconds=report.seconds,
+        )
+
+    def _attempt(self, path: Path, step: Any) -> Row | None:
+        try:
+            return step()
+        except Cancelled:
+            raise
+        except NotTransferable as error:
+            return failed(self.task, path, str(error), "refused")
+        except LoraxError as error:
+            return failed(self.task, path, str(error))
+        except Exception as error:
+            return failed(self.task, path, f"{type(error).__name__}: {error}")
+
+    def _output(self, adapter: Path) -> Path:
+        return self.task.out / default_output(adapter, self.task.target).name
+
+    def _is_current(self, adapter: Path, output: Path) -> bool:
+        """The result was made from this very adapter, source, target and settings."""
+        try:
+            file = open_tensors(output)
+        except FileError:
+            return False
+        told: Mapping[str, str] = dict(file.metadata)
+        file.close()
+        hashes = self.target.hashes()
+        expected = {
+            "lorax.action": "transfer",
+            "lorax.source_adapter_sha256": sha256_file(adapter),
+            "lorax.source_base": self.source.name,
+            "lorax.target_base": self.target.name,
+            "lorax.target_base_sha256": hashes.sha256 if hashes else None,
+            "lorax.settings": json.dumps(settings_record(self.task.settings, self.task.written), sort_keys=True),
+        }
+        if any(told.get(key) != value for key, value in expected.items()):
+            return False
+        return hashes is not None or output.stat().st_mtime >= newest(self.target.paths)
+
+
+def newest(paths: tuple[Path, ...]) -> float:
+    """When the youngest file of a base without a hash was written."""
+    files = [f for path in paths for f in (path.rglob("*") if path.is_dir() else (path,)) if f.is_file()]
+    return max((f.stat().st_mtime for f in files), default=float("inf"))

@@ -1,0 +1,40 @@
+"""``--source auto``: the base that an adapter's metadata names, found among known checkpoints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from converter.console import say
+from lorax import Adapter, Catalog, FileError, Progress, SourceNeeded, default_folder
+
+MEGABYTE = 1 << 20
+
+
+def find_source(adapter: Adapter, folders: list[Path], progress: Progress) -> str:
+    """The path of the adapter's base; SourceNeeded where it is not in `folders`, or only a file of its name is.
+
+    Hashes are proof; a name is taken with a warning, and only where the metadata has no hash to hold against it.
+    """
+    if not folders:
+        raise SourceNeeded("'--source auto' needs to know where the checkpoints are: give --checkpoints DIR")
+    for folder in folders:
+        if not folder.is_dir():
+            raise FileError(f"'{folder}', given with --checkpoints, is not a folder")
+    hint = adapter.base
+    if not (hint.name or hint.sha256 or hint.autov1):
+        raise SourceNeeded(f"'{adapter.name}' does not say which base it was made for: give it with --source BASE")
+
+    def tell(text: str, done: int, total: int) -> None:
+        progress(text, done // MEGABYTE, max(1, total // MEGABYTE))
+
+    match = Catalog.scan(folders, default_folder() / "catalog.json", tell).lookup(hint)
+    if match is None:
+        raise SourceNeeded(f"the base of '{adapter.name}' ({hint}) is not in the folders given: give it with --source BASE")
+    if match.contradicted:
+        raise SourceNeeded(
+            f"'{match.path}' has the name of the base of '{adapter.name}' ({hint}), but not its hash: "
+            "if it is the same model in another precision, give it with --source"
+        )
+    if match.by == "name":
+        say(f"warning: '{match.path}' was found by its name alone; '{adapter.name}' has no hash of its base")
+    return str(match.path)
