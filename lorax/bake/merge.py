@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -44,22 +45,34 @@ class Merge:
         return merged
 
     def _merge(self, name: str, stored: Tensor, edits: Sequence[Edit]) -> Tensor:
-        work = torch.float64 if stored.dtype == torch.float64 else torch.float32
-        original = stored.to(self._device, work)
-        if not bool(torch.isfinite(original).all()):
-            raise MalformedCheckpoint(one_line(f"'{self._plan.file.path}': '{name}' has values that are NaN or infinite."))
+        original = stored.to(self._device, torch.float64 if stored.dtype == torch.float64 else torch.float32)
+        merged = self._sum(original, edits)
+        rounded = merged.to(stored.dtype)
+        change, error = (float(torch.linalg.vector_norm(d)) for d in (merged - original, rounded.to(merged.dtype) - merged))
+        if not (math.isfinite(change) and math.isfinite(error)):  # cheaper than a look at every tensor on the way
+            self._explain(name, original, edits, stored.dtype)
+        self._change += change**2
+        self._error += error**2
+        return rounded.cpu()
+
+    def _sum(self, original: Tensor, edits: Sequence[Edit]) -> Tensor:
         merged = original.clone()
         for edit in edits:
-            rows = slice(None) if edit.layer.rows is None else slice(*edit.layer.rows)
+            rows = edit.rows
             delta = self._delta(edit, original[rows])
-            merged[rows] += edit.strength * delta.reshape(merged[rows].shape).to(work)
-        rounded = merged.to(stored.dtype)
-        again = rounded.to(work)
-        if not bool(torch.isfinite(again).all()):
-            raise _overflow(edits, merged, stored.dtype)
-        self._change += float(torch.linalg.vector_norm(merged - original)) ** 2
-        self._error += float(torch.linalg.vector_norm(again - merged)) ** 2
-        return rounded.cpu()
+            merged[rows].add_(delta.reshape(merged[rows].shape), alpha=edit.strength)
+        return merged
+
+    def _explain(self, name: str, original: Tensor, edits: Sequence[Edit], dtype: torch.dtype) -> None:
+        """Raise for what is not finite: the base, a delta, or the sum in `dtype`."""
+        if not bool(torch.isfinite(original).all()):
+            raise MalformedCheckpoint(one_line(f"'{self._plan.file.path}': '{name}' has values that are NaN or infinite."))
+        for edit in edits:
+            if not bool(torch.isfinite(self._delta(edit, original[edit.rows])).all()):
+                raise MalformedAdapter(one_line(f"The delta of {edit.layer.id} is not finite; the adapter is damaged, or of another base."))
+        merged = self._sum(original, edits)
+        if not bool(torch.isfinite(merged.to(dtype)).all()):
+            raise _overflow(edits, merged, dtype)
 
     def _delta(self, edit: Edit, weight: Tensor) -> Tensor:
         """ΔW for the original `weight`, fp32."""
@@ -68,8 +81,6 @@ class Merge:
         factors = self._factors(edit.change, weight)
         delta = edit.change.delta(weight.cpu()).to(self._device) if factors is None else factors.dense()
         self._checks[edit.adapter].add(edit.layer.id, delta if factors is None else factors)
-        if not bool(torch.isfinite(delta).all()):
-            raise MalformedAdapter(one_line(f"The delta of {edit.layer.id} is not finite; the adapter is damaged, or of another base."))
         return delta
 
     def _factors(self, module: AdapterModule, weight: Tensor) -> Factors | None:
@@ -81,8 +92,7 @@ class Merge:
 
 def _overflow(edits: Sequence[Edit], merged: Tensor, dtype: torch.dtype) -> LoraxError:
     limit = torch.finfo(dtype).max
-    rows = [slice(None) if edit.layer.rows is None else slice(*edit.layer.rows) for edit in edits]
-    largest = [float(merged[r].abs().max()) for r in rows]
+    largest = [float(merged[edit.rows].abs().max()) for edit in edits]
     layer = edits[largest.index(max(largest))].layer.id
     return LoraxError(
         one_line(

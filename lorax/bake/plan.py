@@ -36,6 +36,11 @@ class Edit:
     adapter: int
     """Position in the list of adapters."""
 
+    @property
+    def rows(self) -> slice:
+        """The layer's rows of its tensor."""
+        return slice(None) if self.layer.rows is None else slice(*self.layer.rows)
+
 
 @dataclass(frozen=True, eq=False)
 class BakePlan:
