@@ -16,7 +16,7 @@ class Decomposed(AdapterModule):
     """``W' = (W + ΔW) · m / ‖W + ΔW‖`` and hence ``ΔW' = W' − W``; the norm is per output row or per input channel.
 
     The shape of the magnitude tells the axis: [out, 1, …] is per row (LyCORIS since 3.1, PEFT), [1, in, …] is per input
-    channel, over rows and kernel (LyCORIS before, and what ComfyUI and A1111 first applied).
+    channel, over rows and kernel (LyCORIS before; the only one that A1111 knows).
     """
 
     kind: ClassVar[str] = "dora"
@@ -48,9 +48,9 @@ class Decomposed(AdapterModule):
 
     def delta(self, base: Tensor | None = None) -> Tensor:
         source = source_matrix(self, base)
-        weight = source + self.inner.delta(base)
+        weight = source + self.inner.delta(base).to(source.device)
         out, columns = weight.shape
-        magnitude = self.magnitude.float().flatten()
+        magnitude = self.magnitude.float().flatten().to(source.device)
         if self.on_output:
             grouped, axes, scale = weight, (1,), magnitude[:, None]
         else:

@@ -54,10 +54,9 @@ class Generalized(AdapterModule):
         source = source_matrix(self, base)
         channels = self.a1.shape[0]
         spatial = source.reshape(source.shape[0], channels, -1).transpose(1, 2)
-        mixed = spatial @ flatten_weight(self.a1).float() @ flatten_weight(self.a2).float()
-        b2 = flatten_weight(self.b2).float()
-        down = b2 if self.bm is None else core_times(self.bm, b2)
-        return (mixed.transpose(1, 2).flatten(1) + flatten_weight(self.b1).float() @ down) * self.scale
+        a1, a2, b1, b2 = (flatten_weight(t).float().to(source.device) for t in (self.a1, self.a2, self.b1, self.b2))
+        down = b2 if self.bm is None else core_times(self.bm.to(source.device), b2)
+        return ((spatial @ a1 @ a2).transpose(1, 2).flatten(1) + b1 @ down) * self.scale
 
 
 @dataclass(frozen=True, eq=False)

@@ -88,8 +88,10 @@ def _side(t: Leaves, name: str) -> Tensor | tuple[Tensor, Tensor]:
 
 def _generalized(t: Leaves, scales: Scales) -> AdapterModule:
     a1, a2, b1, b2 = (t[f"{n}.weight"] for n in ("a1", "a2", "b1", "b2"))
-    if a1.shape[1] != a2.shape[0] or b1.shape[1] != b2.shape[0]:
-        a1, a2, b1, b2 = a2, a1, b2, b1  # LyCORIS before 1.9 stored the pairs the other way round
+    new = a1.shape[1] == b1.shape[1] == b2.shape[0]
+    old = a1.shape[0] == b1.shape[0] == b2.shape[1] and a1.shape[1] == b1.shape[1]
+    if old and (not new or a1.shape[0] < a1.shape[1]):
+        a1, a2, b1, b2 = a2, a1, b2, b1  # LyCORIS' first files, and what A1111 expects: ΔW = b2 b1 + W a2 a1
     return Generalized(a1, a2, b1, b2, scales.over(a2.shape[0] or None), t.get("bm.weight"))
 
 
