@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import multiprocessing
-import os
 import signal
 from argparse import Namespace
 from collections.abc import Iterable, Iterator, Sequence
@@ -81,7 +80,7 @@ def split(arguments: Namespace, adapters: Sequence[Path], targets: Sequence[str]
     share = max(1, math.ceil(arguments.jobs / len(targets)))
     size = max(1, math.ceil(len(adapters) / share))
     settings = settings_from(arguments)
-    threads = max(1, (os.cpu_count() or 1) // min(arguments.jobs, len(targets) * share))
+    threads = max(1, torch.get_num_threads() // min(arguments.jobs, len(targets) * share))
     return [
         Task(
             source=arguments.source,

@@ -24,7 +24,7 @@ class Bars:
         if self._bar is None or text != self._text:
             self.close()
             self._text = text
-            self._bar = tqdm(total=total, desc=one_line(text), leave=False, disable=None, file=sys.stderr, unit="layer")
+            self._bar = tqdm(total=total, desc=one_line(text), leave=False, disable=None, file=sys.stderr, unit="")
         self._bar.total = total
         self._bar.update(done - self._bar.n)
 
