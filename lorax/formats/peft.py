@@ -3,7 +3,8 @@
 ``unet.<path>.lora_A.weight`` is down, ``.lora_B.weight`` is up; text encoders under ``text_encoder.`` and ``text_encoder_2.``.
 Without alphas the scale is 1, unless the metadata's ``lora_adapter_metadata`` (JSON of PEFT configurations, one per component)
 says otherwise. Older spellings: an adapter's name before ``weight`` (``.lora_A.default.weight``), ``base_model.model.`` before
-the path, ``to_q_lora.down.weight``, ``to_q.lora.down.weight``, ``.processor.``, ``.lora_linear_layer.``.
+the path, ``to_q_lora.down.weight``, ``to_q.lora.down.weight``, ``.processor.``, ``.lora_linear_layer.``. OneTrainer and ComfyUI put
+kohya's and LyCORIS' leaves behind dotted paths.
 """
 
 from __future__ import annotations
@@ -17,19 +18,31 @@ from typing import Any, cast
 
 from torch import Tensor
 
-from lorax.archs import peft_name, peft_names
+from lorax.archs import peft_name
 from lorax.layers import Component, LayerId
 from lorax.structure import Arch
 
 NAME: str = "peft"
 _LEAF = re.compile(
-    r"[._](?:lora_(?P<ab>[AB])(?:\.(?!weight$|bias$)[^.]+)?\.(?P<what>weight|bias)"
-    r"|(?:lora|lora_linear_layer)\.(?P<old>down|up)\.weight"
-    r"|(?P<magnitude>lora_magnitude_vector)(?:\.[^.]+)*"
-    r"|(?P<plain>oft_R\.weight|lora_embedding_[AB]|lora_(?:down|up|mid)\.weight|alpha|scale|dora_scale|diff|diff_b|w_norm|b_norm|oft_blocks|oft_diag|rescale"
+    r"(?:\.lora_(?P<ab>[AB])(?:\.(?!weight$|bias$)[^.]+)?\.(?P<what>weight|bias)"
+    r"|[._](?:lora|lora_linear_layer)\.(?P<old>down|up)\.weight"
+    r"|\.(?P<magnitude>lora_magnitude_vector)(?:\.[^.]+)*"
+    r"|\.(?P<plain>oft_R\.weight|lora_embedding_[AB]|lora_(?:down|up|mid)\.weight|alpha|scale|dora_scale|diff|diff_b|w_norm|b_norm|oft_blocks|oft_diag|rescale"
     r"|hada_[wt][12](?:_[ab])?|lokr_[wt][12](?:_[ab])?))$"
 )
 _AB = {"A": "lora_down", "B": "lora_up"}
+_PREFIXES = {
+    Component.UNET: ("unet.", "lora_unet."),
+    Component.TE1: ("text_encoder.", "lora_te.", "lora_te1.", "clip_l.", "text_encoders.clip_l.transformer."),
+    Component.TE2: ("text_encoder_2.", "lora_te2.", "clip_g.", "text_encoders.clip_g.transformer."),
+}
+"""diffusers' own first; then OneTrainer's internal files, its OMI files, and ComfyUI's."""
+_KNOWN_PREFIXES = (
+    *(prefix for prefixes in _PREFIXES.values() for prefix in prefixes),
+    "diffusion_model.",
+    "transformer.",
+    "text_encoder_3.",
+)
 _OLD_TEXT = {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_out": "out_proj"}
 
 
@@ -48,7 +61,7 @@ def split(key: str) -> tuple[str, str] | None:
 
 def _module(path: str) -> str:
     path = path.removeprefix("base_model.model.").replace(".processor", "")
-    if not path.startswith(("unet.", "text_encoder", "diffusion_model.", "transformer.")):
+    if not path.startswith(_KNOWN_PREFIXES):
         path = f"text_encoder.{path}" if path.startswith("text_model.") else f"unet.{path}"
     parent, _, last = path.rpartition(".")
     if path.startswith("text_encoder") and last in _OLD_TEXT:
@@ -58,9 +71,13 @@ def _module(path: str) -> str:
 
 @lru_cache(maxsize=32)
 def names(arch: Arch) -> Mapping[str, LayerId]:
-    """Every accepted module path; ``diffusion_model.`` goes before the path of the original layout (ComfyUI's own files)."""
-    native = {f"diffusion_model.{s.single_file.module}": s.id for s in arch.layers() if s.id.component == Component.UNET}
-    return MappingProxyType({**native, **peft_names(arch)})
+    """Every accepted module path: diffusers' paths under each known prefix, and the UNet's original paths too (OMI, ComfyUI)."""
+    found: dict[str, LayerId] = {}
+    for spec in arch.layers():
+        found |= {prefix + spec.id.path: spec.id for prefix in _PREFIXES[spec.id.component]}
+        if spec.id.component == Component.UNET:
+            found |= {prefix + spec.single_file.module: spec.id for prefix in ("unet.", "diffusion_model.")}
+    return MappingProxyType(found)
 
 
 def scales(metadata: Mapping[str, str], modules: Mapping[str, int]) -> Mapping[str, float]:
@@ -87,8 +104,8 @@ def _scale(config: Mapping[str, Any], module: str, rank: int) -> float | None:
 
 
 def spelling(modules: Iterable[str], arch: Arch) -> str:
-    """The dialect's name."""
-    return NAME
+    """``onetrainer`` for its OMI and internal files, else ``peft``."""
+    return "onetrainer" if any(m.startswith(("lora_", "clip_")) for m in modules) else NAME
 
 
 def tensors(factors: Mapping[LayerId, tuple[Tensor, Tensor, Tensor]], arch: Arch) -> dict[str, Tensor]:

@@ -95,7 +95,7 @@ def base_hint(metadata: Mapping[str, str]) -> BaseHint:
 def _list(name: str, file: TensorFile, dialects: Sequence[Dialect]) -> tuple[Dialect, Listing]:
     if not file.tensors:
         raise MalformedAdapter(one_line(f"'{name}' holds no tensors: it is an empty adapter."))
-    found = [(sum(d.split(key) is not None for key in file.tensors), d) for d in dialects]
+    found = [(sum((parts := d.split(key)) is not None and parts[1] not in SCALES for key in file.tensors), d) for d in dialects]
     most, dialect = max(found, key=lambda pair: pair[0])
     if most == 0:
         raise UnknownFormat(one_line(f"'{name}' is not an adapter that we know: {describe_file(file.tensors)}."))

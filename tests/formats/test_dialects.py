@@ -158,6 +158,28 @@ def test_bundled_embeddings_are_reported(tmp_path: Path) -> None:
     assert "textual inversion embedding bundled" in adapter.unmatched[0][1]
 
 
+SGM = "input_blocks.4.1.transformer_blocks.0.attn1.to_q"
+ONETRAINER = {
+    "omi": [(f"unet.{SGM}", UNET, Q), (f"clip_l.{TEXT}", TE1, TEXT), (f"clip_g.{TEXT}", TE2, TEXT)],
+    "internal": [(f"lora_unet.{Q}", UNET, Q), (f"lora_te1.{TEXT}", TE1, TEXT), (f"lora_te2.{TEXT}", TE2, TEXT)],
+    "comfy": [
+        (f"diffusion_model.{SGM}", UNET, Q),
+        (f"text_encoders.clip_l.transformer.{TEXT}", TE1, TEXT),
+        (f"text_encoders.clip_g.transformer.{TEXT}", TE2, TEXT),
+    ],
+}
+
+
+@pytest.mark.parametrize("style", ONETRAINER)
+def test_dotted_names_of_onetrainer(tmp_path: Path, style: str) -> None:
+    tensors: dict[str, Tensor] = {}
+    for module, _, _ in ONETRAINER[style]:
+        tensors |= pair(f"{module}.lora_down.weight", f"{module}.lora_up.weight") | {f"{module}.alpha": torch.tensor(1.0)}
+    adapter = read(tmp_path, tensors)
+    assert (adapter.family, adapter.unmatched) == ("sdxl", ())
+    assert list(adapter.modules) == [LayerId(c, p) for _, c, p in sorted(ONETRAINER[style])]
+
+
 @pytest.mark.parametrize("name", [arch.name for arch in ARCHS])
 @pytest.mark.parametrize("format", ["kohya", "peft"])
 def test_family_is_told_from_names_alone(tmp_path: Path, name: str, format: str) -> None:
