@@ -152,7 +152,7 @@ def leading_rows(matrix: Tensor, k: int) -> Tensor:
     start = torch.randn(matrix.shape[0], size, generator=torch.Generator().manual_seed(matrix.shape[0]))
     rows = torch.linalg.qr(matrix.T @ start.to(matrix)).Q
     for _ in range(ITERATIONS):
-        rows = torch.linalg.qr(matrix.T @ torch.linalg.qr(matrix @ rows).Q).Q
+        rows = torch.linalg.qr(matrix.T @ (matrix @ rows)).Q
     image = matrix @ rows
     vectors = torch.linalg.eigh(image.T @ image).eigenvectors
     return rows @ vectors.flip(1)[:, :k]
