@@ -1,0 +1,1 @@
+"""What the extension shows in a WebUI."""
