@@ -106,3 +106,8 @@ def cosine(a: Tensor, b: Tensor) -> float:
     """Cosine of two tensors of one shape as vectors; 0 where one of them is zero."""
     norm = (energy(a) * energy(b)) ** 0.5
     return float((a.double() * b.double()).sum()) / norm if norm else 0.0
+
+
+def all_finite(tensor: Tensor) -> bool:
+    """No NaN and no infinity. A sum with one of them is never finite, and is far quicker than looking at each number."""
+    return bool(torch.isfinite(tensor.sum(dtype=torch.float32))) or bool(torch.isfinite(tensor).all())

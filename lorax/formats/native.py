@@ -18,6 +18,7 @@ from lorax.adapter import Adapter, BaseHint, Fingerprint, Native, Spectral
 from lorax.archs import kohya_name, kohya_names
 from lorax.errors import MalformedAdapter, UnknownFormat
 from lorax.layers import LayerId
+from lorax.linalg import all_finite
 from lorax.structure import Arch
 
 FORMAT_VERSION = "1"
@@ -32,8 +33,15 @@ def native_metadata(
     fingerprints: of every module's ΔW as the stored numbers give it on the base. k: rank of the bases (a module of a smaller
     weight has fewer values).
     """
-    ordered = sorted((kohya_name(arch, layer), f) for layer, f in fingerprints.items())
-    packed = np.array([f for _, f in ordered], dtype="<f4").tobytes()
+    named = {kohya_name(arch, layer): f for layer, f in fingerprints.items()}
+    return named_metadata(named, k=k, diagonal=diagonal, self_contained=self_contained, base=base)
+
+
+def named_metadata(
+    fingerprints: Mapping[str, Fingerprint], *, k: int, diagonal: bool, self_contained: bool, base: BaseHint
+) -> dict[str, str]:
+    """`native_metadata` with the modules under the names that they have in the file."""
+    packed = np.array([f for _, f in sorted(fingerprints.items())], dtype="<f4").tobytes()
     hints = {"name": base.name, "sha256": base.sha256, "autov1": base.autov1, "digest": base.digest}
     return {
         "lorax.format_version": FORMAT_VERSION,
@@ -49,7 +57,7 @@ def sigma_tensors(sigmas: Mapping[LayerId, Tensor], arch: Arch, dtype: torch.dty
     """The tensors of a σ file: σ of each module, [k], under the module's kohya name."""
     stored = {f"{kohya_name(arch, layer)}.lorax_sigma": s.detach().cpu().to(dtype).contiguous() for layer, s in sigmas.items()}
     for name, sigma in stored.items():
-        if sigma.ndim != 1 or not bool(torch.isfinite(sigma).all()):
+        if sigma.ndim != 1 or not all_finite(sigma):
             raise MalformedAdapter(f"'{name}' is not a vector of finite numbers in {str(dtype).removeprefix('torch.')}.")
     return stored
 

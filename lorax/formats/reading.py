@@ -16,6 +16,7 @@ from lorax.errors import BaseMismatch, MalformedAdapter, UnknownFormat, nearest,
 from lorax.formats.foreign import describe_file, describe_key, foreign_family
 from lorax.formats.leaves import DOWN, KNOWN, SCALES, build_module, describe_leaf
 from lorax.layers import LayerId
+from lorax.linalg import all_finite
 from lorax.safefile import TensorFile
 from lorax.structure import Arch
 
@@ -220,9 +221,7 @@ def _build(
 
 
 def _finite(key: str, tensor: Tensor) -> Tensor:
-    if tensor.is_floating_point():
-        wide = tensor if tensor.itemsize > 1 else tensor.float()
-        if not bool(torch.isfinite(wide).all()):
-            raise MalformedAdapter(f"'{key}' holds NaN or infinity.")
-        return wide
-    return tensor
+    wide = tensor.float() if tensor.is_floating_point() and tensor.itemsize == 1 else tensor
+    if not all_finite(wide):
+        raise MalformedAdapter(f"'{key}' holds NaN or infinity.")
+    return wide

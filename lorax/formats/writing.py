@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lorax.errors import MalformedAdapter
 from lorax.layers import Component, LayerId
-from lorax.linalg import Factors
+from lorax.linalg import Factors, all_finite
 
 Written = tuple[Tensor, Tensor, Tensor]
 """(down, up, alpha) as stored"""
@@ -51,7 +51,7 @@ def folded(down: Tensor, up: Tensor, alpha: Tensor) -> Factors:
 
 def _cast(layer: LayerId, tensor: Tensor, dtype: torch.dtype) -> Tensor:
     cast = tensor.detach().cpu().to(dtype).contiguous()
-    if not bool(torch.isfinite(cast).all()):
+    if not all_finite(cast):
         raise MalformedAdapter(f"{layer}: the delta has values that {str(dtype).removeprefix('torch.')} cannot hold; write bf16 or fp32.")
     return cast
 

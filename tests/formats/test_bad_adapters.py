@@ -14,6 +14,7 @@ from lorax.errors import LoraxError, MalformedAdapter, MalformedFile, SourceNeed
 from lorax.formats import read_adapter
 from lorax.formats.leaves import build_module
 from lorax.layers import Component, LayerId
+from lorax.linalg import all_finite
 
 M = "lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn1_to_q"
 N = "lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn1_to_k"
@@ -138,3 +139,13 @@ def test_hints_for_people() -> None:
     assert str(BaseHint()) == "an unnamed base"
     assert str(BaseHint("x", "ab" * 32, "01234567")) == "x sha256 ababababab… [01234567]"
     assert Native(1, True, False, {LayerId(Component.UNET, "conv_in"): (0.0, 0.0, 0.0, 0.0)}).k == 1
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+def test_one_bad_number_is_found(bad: float) -> None:
+    for dtype in (torch.float16, torch.bfloat16, torch.float32):
+        values = torch.full((50, 50), torch.finfo(dtype).max, dtype=dtype)
+        assert all_finite(values)
+        values[7, 3] = bad
+        assert not all_finite(values)
+    assert all_finite(torch.ones(3, dtype=torch.int64))
