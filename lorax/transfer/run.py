@@ -16,7 +16,7 @@ from lorax.device import resolve_device
 from lorax.errors import MalformedAdapter
 from lorax.formats.fingerprint import FingerprintCheck
 from lorax.layers import Layer, LayerId
-from lorax.linalg import Factors, energy, factorise, flatten_weight
+from lorax.linalg import Factors, all_finite, energy, factorise, flatten_weight
 from lorax.transfer.plan import require_transferable
 from lorax.transfer.types import (
     DEFAULT_OUT_ENERGY,
@@ -76,7 +76,7 @@ def run_plan(
             continue
         carried = carry(decision, delta, target, target.layers[decision.target], bases)
         factors = compress(carried, module, adapter, plan.settings)
-        if not (torch.isfinite(factors.up).all() and torch.isfinite(factors.down).all()):
+        if not (all_finite(factors.up) and all_finite(factors.down)):
             raise MalformedAdapter(f"{decision.source}: the transferred delta is not finite; the adapter holds values that are too large")
         modules[decision.target] = Factors(factors.up.cpu(), factors.down.cpu()).scaled(plan.settings.strength)
         results.append(LayerResult(decision, energy_in, factors.energy(), factors.rank))
