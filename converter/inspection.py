@@ -20,6 +20,8 @@ from lorax import (
     sha256_file,
 )
 
+MEGABYTE = 1 << 20
+
 
 def run(arguments: Namespace) -> int:
     """The command."""
@@ -35,19 +37,18 @@ def run(arguments: Namespace) -> int:
 def inspect(spec: str, hashed: bool, progress: Progress) -> dict[str, Any]:
     """One file, folder or ``unet+te1+te2``: as an adapter where it is one, else as a base."""
     path = Path(spec)
-    hashes = file_hashes(path, progress) if hashed and path.is_file() else {}
+    wanted = hashed and path.is_file()
     if path.is_file():
         with suppress(UnknownFormat):
-            return adapter_to_json(read_adapter(path), hashes)
+            return adapter_to_json(read_adapter(path), {"sha256": sha256(path, progress)} if wanted else {})
     with open_checkpoint(spec) as checkpoint:
-        return checkpoint_to_json(checkpoint, hashes)
+        return checkpoint_to_json(checkpoint, {"sha256": sha256(path, progress), "autov1": autov1_hash(path)} if wanted else {})
 
 
-def file_hashes(path: Path, progress: Progress) -> dict[str, str]:
-    """sha256 and A1111's old hash."""
-    megabyte = 1 << 20
+def sha256(path: Path, progress: Progress) -> str:
+    """Of the whole file, with a bar in megabytes."""
 
     def tell(done: int, total: int) -> None:
-        progress(f"hashing {path.name}", done // megabyte, max(1, total // megabyte))
+        progress(f"hashing {path.name}", done // MEGABYTE, max(1, total // MEGABYTE))
 
-    return {"sha256": sha256_file(path, tell), "autov1": autov1_hash(path)}
+    return sha256_file(path, tell)

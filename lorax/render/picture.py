@@ -64,4 +64,4 @@ def _unknown(cells: list[Cell]) -> bool:
 def _blocks(report: TransferReport) -> Drawing | None:
     found = stages(report.plan.units, words.lost_blocks(report.plan))
     shown = [s for s in found if not s.plain and s.kind == "transformer block" and s.source and s.target]
-    return draw_blockmap(shown, per_line=2) if shown else None
+    return draw_blockmap(shown, per_line=3) if shown else None

@@ -16,7 +16,7 @@ from lorax.render.markdown import table as markdown_table
 from lorax.render.markdown import text
 from lorax.render.markup import Markup, tag
 from lorax.render.page import code, definitions, fold, page, paragraph, section, table, tile, tiles, verdict_card
-from lorax.render.terminal import columns
+from lorax.render.terminal import block_map_lines, columns
 from lorax.transfer.score import SimilarityReport
 from lorax.transfer.types import MIN_COSINE, LayerScore
 from lorax.transfer.verdict import CLOSE_COSINE, model_cosine
@@ -42,9 +42,7 @@ def similarity_to_text(report: SimilarityReport) -> str:
     """The comparison for a terminal: the verdict, the numbers, and the worst layers."""
     lines = [("source", report.source_name), ("target", report.target_name), ("relation", " ".join(relation(report)[::2]))]
     lines += [(name, value) for name, value, _ in _numbers(report)]
-    for unit in report.matching.units:
-        if unit.source != unit.target:
-            lines.append(("block map", f"{unit.target} ← {unit.source or 'nothing'}  {words.number(unit.cosine)}"))
+    lines += block_map_lines(report.matching.units, _lost(report))
     for source, target, score in _worst(report)[:5]:
         origin = "" if source == target else f" ← {source}"
         lines.append(("worst", f"{words.number(score.similarity)}  {target}{origin}"))
@@ -146,8 +144,8 @@ def _numbers(report: SimilarityReport) -> list[tuple[str, str, str]]:
         values = [v for s in scores if (v := s.similarity_left if side == "left" else s.similarity_right) is not None]
         what = "outputs" if side == "left" else "inputs"
         if values:
-            meaning = f"On the side of the {what}. {words.EXPLAIN_SIMILARITY}"
-            found.append((f"similarity {side}", f"{words.number(median(values))} (worst {words.number(min(values))})", meaning))
+            meaning = f"Median, on the side of the {what}. {words.EXPLAIN_SIMILARITY} The worst layer has {words.number(min(values))}."
+            found.append((f"similarity {side}", words.number(median(values)), meaning))
     rho = model_cosine(report.scores.layers)
     if rho is not None:
         found.append(("weight cosine", words.number(rho), words.EXPLAIN_COSINE))

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 
 from lorax.errors import one_line
 from lorax.render import words
-from lorax.transfer.types import TransferPlan, TransferReport
+from lorax.render.blockmap import block_name, stages
+from lorax.transfer.types import TransferPlan, TransferReport, UnitMatch
 
 SHOWN = 6
 """Reasons and keys named in full; the rest is counted."""
@@ -47,10 +48,12 @@ def plan_to_text(plan: TransferPlan, unmatched: Sequence[tuple[str, str]] = ()) 
 
 def columns(lines: Iterable[tuple[str, str]]) -> str:
     """Names on the left, texts on the right; a name that repeats is written once. Every text is put on one line."""
+    listed = list(lines)
+    width = max((len(name) for name, _ in listed), default=0)
     shown: list[str] = []
     before = ""
-    for name, text in lines:
-        shown.append(f"{'' if name == before else name:<12}  {one_line(text)}".rstrip())
+    for name, text in listed:
+        shown.append(f"{'' if name == before else name:<{width}}  {one_line(text)}".rstrip())
         before = name
     return "\n".join(shown)
 
@@ -77,6 +80,16 @@ def _likeness(plan: TransferPlan) -> list[tuple[str, str]]:
         atc = plan.atc
         balanced = f"balanced {words.number(atc.balanced_left)}, {words.number(atc.balanced_right)}"
         lines.append(("cost (ATC)", f"{words.number(atc.left)} left, {words.number(atc.right)} right; {balanced}"))
+    return [*lines, *block_map_lines(plan.units, words.lost_blocks(plan))]
+
+
+def block_map_lines(units: Sequence[UnitMatch], lost: Sequence[str]) -> list[tuple[str, str]]:
+    """A line for each stage whose blocks did not simply go to the block of the same name: ``target ← source``."""
+    lines: list[tuple[str, str]] = []
+    for stage in stages(units, lost):
+        ties = ", ".join(f"{block_name(t)} ← {block_name(s)}" for s, t, _ in stage.ties)
+        if not stage.plain and stage.target:
+            lines.append(("block map", f"{stage.title}, {stage.kind}s {len(stage.source)} → {len(stage.target)}: {ties or 'none matches'}"))
     return lines
 
 
