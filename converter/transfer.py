@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from argparse import Namespace
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -58,11 +59,12 @@ def run(arguments: Namespace) -> int:
     """The command."""
     require_files([arguments.adapter])
     output = chosen_output(arguments.output, default_output(arguments.adapter, arguments.target))
-    check_outputs(arguments, output)
+    check_outputs(arguments, output, input_paths(arguments.adapter, arguments.source, arguments.target))
     settings = settings_from(arguments)
     with ExitStack() as stack:
         progress = stack.enter_context(Bars())
         adapter, source, target = open_all(arguments, stack, progress)
+        check_outputs(arguments, output, source.paths if source else ())
         plan = plan_transfer(adapter, source, target, settings, progress=progress)
         if arguments.dry_run:
             progress.close()
@@ -77,9 +79,8 @@ def run(arguments: Namespace) -> int:
     return 0
 
 
-def check_outputs(arguments: Namespace, output: Path) -> None:
+def check_outputs(arguments: Namespace, output: Path, inputs: Sequence[Path]) -> None:
     """Everything that can be refused before work: outputs that are inputs, that exist, or that are each other."""
-    inputs = input_paths(arguments.adapter, None if arguments.source == "auto" else arguments.source, arguments.target)
     if not arguments.dry_run:
         check_output(output, inputs, arguments.force)
     if arguments.report is not None:

@@ -145,6 +145,23 @@ def test_an_input_is_never_the_output(lora: Path, sd1: Family, call: Call, victi
     assert path.read_bytes() == content
 
 
+def test_a_source_found_by_hash_is_never_the_output(lora: Path, sd1: Family, call: Call, tmp_path: Path):
+    folder = tmp_path / "models"
+    folder.mkdir()
+    base = folder / "base.safetensors"
+    base.write_bytes(sd1["source"].read_bytes())
+    code, _, err = call("transfer", lora, "--source", "auto", "--checkpoints", folder, "--target", sd1["fine"], "-o", base, "--force")
+    assert code == 1
+    assert "is an input" in err
+    assert base.read_bytes() == sd1["source"].read_bytes()
+
+
+def test_a_missing_base_is_one_line(lora: Path, sd1: Family, call: Call, tmp_path: Path):
+    code, _, err = call("transfer", lora, "--source", sd1["source"], "--target", tmp_path / "no.safetensors")
+    assert code == 1
+    assert len(err.splitlines()) == 1
+
+
 def test_a_report_never_replaces_the_output(lora: Path, sd1: Family, call: Call):
     code, _, err = call(
         *("transfer", lora, "--source", sd1["source"], "--target", sd1["fine"], "-o", lora.with_name("x.safetensors")),

@@ -12,7 +12,7 @@ import made_up
 import pytest
 
 from lorax.layers import Component, LayerId
-from lorax.render import plan_to_json, plan_to_text, to_html, to_json, to_markdown, to_text
+from lorax.render import index_to_html, plan_to_json, plan_to_text, to_html, to_json, to_markdown, to_svg, to_text
 from lorax.render.heatmap import Cell, heatmap
 from lorax.transfer.types import LayerScore, TransferReport
 
@@ -31,13 +31,17 @@ class Strict(HTMLParser):
 
     def __init__(self) -> None:
         super().__init__()
+        self.links = False
+        """A page of links may have links."""
         self.open: list[str] = []
         self.seen: set[str] = set()
         self.text: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.seen.add(tag)
-        assert not [value for name, value in attrs if name.startswith("on") or (name in ("href", "src") and value)]
+        fetched = [value for name, value in attrs if name == "src" or (name == "href" and not self.links)]
+        assert not fetched
+        assert not [name for name, _ in attrs if name.startswith("on")]
         if tag not in self.VOID:
             self.open.append(tag)
 
@@ -138,6 +142,17 @@ def test_markup_in_markdown_and_terminal_is_plain() -> None:
     assert re.search(r"(?<!\\)\|\*", written) is None
     for text in (to_text(nasty()), plan_to_text(nasty().plan)):
         assert "\x1b" not in text
+
+
+def test_markup_in_an_index_and_in_a_picture_is_shown_as_text() -> None:
+    page = index_to_html(made_up.NASTY, [made_up.NASTY], [(made_up.NASTY, [("a.html", nasty())])])
+    reader = Strict()
+    reader.links = True
+    reader.feed(page)
+    assert "script" not in reader.seen
+    picture = ElementTree.fromstring(to_svg(nasty()))
+    assert "script" not in {element.tag.rpartition("}")[2] for element in picture.iter()}
+    assert '<script>alert("x")</script>' in "".join(picture.itertext())
 
 
 def test_a_line_break_in_a_name_makes_no_new_line() -> None:
