@@ -63,6 +63,7 @@ def run(arguments: Namespace) -> int:
     settings = settings_from(arguments)
     with ExitStack() as stack:
         progress = stack.enter_context(Bars())
+        start = time.perf_counter()
         adapter, source, target = open_all(arguments, stack, progress)
         check_outputs(arguments, output, source.paths if source else ())
         plan = plan_transfer(adapter, source, target, settings, progress=progress)
@@ -71,6 +72,7 @@ def run(arguments: Namespace) -> int:
             return _show_plan(arguments, plan, adapter)
         written = Written(output, arguments.format, arguments.dtype, arguments.force)
         report = carry_out(plan, adapter, source, target, written, cached_bases(), progress)
+        report = replace(report, seconds=time.perf_counter() - start)
     save_report(arguments.report, report, arguments.force)
     if arguments.json:
         show_json(to_json(report))
@@ -132,7 +134,7 @@ def carry_out(
     metadata = output_metadata(
         adapter,
         target.name,
-        target.hashes(),
+        target.hashes(lambda done, total: progress("hashing the target for its metadata", done >> 20, max(1, total >> 20))),
         target.arch,
         written.path.stem,
         {layer: factors.rank for layer, factors in done.modules.items()},

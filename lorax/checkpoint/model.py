@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,10 +116,13 @@ class Checkpoint:
         """safetensors' name of the weight's dtype in the file, e.g. ``F16``."""
         return self._files[layer.id.component].tensors[layer.tensor].dtype
 
-    def hashes(self) -> BaseHashes | None:
-        """Hashes of the file, computed at the first call (a pass over all its bytes); None for folders and several files."""
+    def hashes(self, progress: Callable[[int, int], None] | None = None) -> BaseHashes | None:
+        """Hashes of the file, computed at the first call (a pass over all its bytes); None for folders and several files.
+
+        progress: called with (bytes done, bytes in all).
+        """
         if self._hashes is None and len(self.paths) == 1 and self.paths[0].is_file():
-            self._hashes = BaseHashes(sha256_file(self.paths[0]), autov1_hash(self.paths[0]))
+            self._hashes = BaseHashes(sha256_file(self.paths[0], progress), autov1_hash(self.paths[0]))
         return self._hashes
 
     def owns(self, stack: ExitStack) -> Checkpoint:
