@@ -14,10 +14,10 @@ import torch
 from converter.files import base_stem, default_output
 from converter.transfer import Written, cached_bases, carry_out, save_report, settings_record
 from lorax import (
-    Adapter,
     Cancelled,
     Checkpoint,
     FileError,
+    LayerId,
     LoraxError,
     NotTransferable,
     Progress,
@@ -105,31 +105,32 @@ class _Pair:
         self.relation: Relation | None = None
 
     def rows(self) -> Iterator[Row]:
-        readable: list[tuple[Path, Adapter]] = []
+        readable: dict[Path, frozenset[LayerId]] = {}
         for path in self.task.adapters:
             row = self._attempt(path, lambda path=path: self._ready(path, readable))
             if row is not None:
                 yield row
         if readable and self.source.arch.family == self.target.arch.family:
-            layers = {layer for _, adapter in readable for layer in adapter.modules if layer in self.source.layers}
+            layers = {layer for layers in readable.values() for layer in layers if layer in self.source.layers}
             self.relation = relate(self.source, self.target, sorted(layers), self.task.settings.device, self.progress)
-        for path, adapter in readable:
-            row = self._attempt(path, lambda path=path, adapter=adapter: self._transfer(path, adapter))
+        for path in readable:
+            row = self._attempt(path, lambda path=path: self._transfer(path))
             if row is not None:
                 yield row
 
-    def _ready(self, path: Path, readable: list[tuple[Path, Adapter]]) -> Row | None:
-        """None where the adapter is to be carried; then it is added to `readable`."""
+    def _ready(self, path: Path, readable: dict[Path, frozenset[LayerId]]) -> Row | None:
+        """None where the adapter is to be carried; then its layers are added to `readable`: a hundred adapters would not fit."""
         output = self._output(path)
         if output.exists() and self.task.resume and self._is_current(path, output):
             return Row(path.stem, base_stem(self.task.target), "kept", output=str(output))
         if output.exists() and not self.task.written.overwrite:
             why = "it was made from other inputs or settings; " if self.task.resume else ""
             raise WouldOverwrite(f"'{output}' exists: {why}overwrite it with --force")
-        readable.append((path, read_adapter(path, self.source.arch)))
+        readable[path] = frozenset(read_adapter(path, self.source.arch).modules)
         return None
 
-    def _transfer(self, path: Path, adapter: Adapter) -> Row:
+    def _transfer(self, path: Path) -> Row:
+        adapter = read_adapter(path, self.source.arch)
         plan = plan_transfer(adapter, self.source, self.target, self.task.settings, self.relation, self.progress)
         written = replace(self.task.written, path=self._output(path))
         report = carry_out(plan, adapter, self.source, self.target, written, self.bases, self.progress)
