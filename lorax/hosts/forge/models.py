@@ -1,0 +1,78 @@
+"""What this kind of WebUI knows of its models; its modules are imported where they are used."""
+
+# pyright: reportMissingImports=false
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from lorax.hosts.base import KnownBase, webui
+
+
+def active_model() -> Any | None:
+    """The model that the picture is made with, None where it is a stand-in or did not load.
+
+    A first picture finds a stand-in without patchers, and a load that failed leaves nothing (sd_models.FakeInitialModel).
+    """
+    from modules import sd_models
+
+    model = sd_models.model_data.get_sd_model()
+    return model if getattr(model, "forge_objects_after_applying_lora", None) is not None else None
+
+
+def base_of(model: Any | None) -> KnownBase | None:
+    """The checkpoint file behind a model."""
+    info = getattr(model, "sd_checkpoint_info", None)
+    return None if info is None else webui.known(info)
+
+
+def chosen_base() -> KnownBase | None:
+    """The checkpoint that the next picture will be made with, loaded or not."""
+    from modules import shared
+
+    name = shared.opts.data.get("sd_model_checkpoint")
+    return webui.base_named(str(name)) if name else None
+
+
+def how_to_load(networks: Any, model: Any) -> dict[str, Any]:
+    """What the host's loader takes beside the usual: patches at run time instead of merged ones, as the built-in decides it."""
+    if "online_mode" not in inspect.signature(networks.load_lora_for_models).parameters:
+        return {}
+    arguments = sys.modules.get("backend.args")
+    wanted = bool(getattr(arguments, "dynamic_args", {}).get("online_lora", False))
+    return {"online_mode": wanted and not _is_plain(model)}
+
+
+def _is_plain(model: Any) -> bool:
+    """Weights that are not quantised are always merged (networks.load_networks)."""
+    import torch
+
+    stored = getattr(model.forge_objects.unet.model, "storage_dtype", torch.float32)
+    return stored in (torch.float32, torch.float16, torch.bfloat16)
+
+
+def on_choice(act: Callable[[], None]) -> Callable[[], None]:
+    """`act` whenever another checkpoint is chosen, after what the host does then. Returns what undoes it."""
+    from modules import shared
+
+    option = shared.opts.data_labels["sd_model_checkpoint"]
+    before = option.onchange
+    live = [True]
+
+    def changed() -> None:
+        if before is not None:
+            before()
+        if live[0]:
+            act()
+
+    shared.opts.onchange("sd_model_checkpoint", changed, call=False)
+
+    def undo() -> None:
+        live[0] = False
+        if option.onchange is changed:
+            option.onchange = before
+
+    return undo
