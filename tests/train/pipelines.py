@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from converter.samples import TINY, diffusers_config, sample_checkpoint, text_config
+from converter.samples import TINY, Widths, diffusers_config, sample_checkpoint, text_config
 from lorax.archs import by_name
 from lorax.layers import Component
 from lorax.safefile import write_safetensors
 from lorax.structure import Arch
+from tests.train.pictures import VOCABULARY, write_tokenizer
+
+SPEAKING = replace(TINY, vocabulary=VOCABULARY)
+"""Wide enough in words for the tokenizer that the tests write."""
 
 
 @dataclass(frozen=True)
@@ -24,19 +28,19 @@ class Live:
     text_encoders: list[nn.Module]
 
 
-def live(name: str, seed: int = 0) -> Live:
+def live(name: str, seed: int = 0, widths: Widths = TINY) -> Live:
     """diffusers' UNet and transformers' text encoders with a sample's weights."""
     from diffusers import UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
     arch = by_name(name)
-    tensors = sample_checkpoint(arch, "diffusers", TINY, seed)
-    unet = UNet2DConditionModel(**diffusers_config(arch, TINY)).eval()
+    tensors = sample_checkpoint(arch, "diffusers", widths, seed)
+    unet = UNet2DConditionModel(**diffusers_config(arch, widths)).eval()
     unet.load_state_dict({n.removeprefix("unet."): t for n, t in tensors.items() if n.startswith("unet.")})
     encoders: list[nn.Module] = []
     for component, prefix in ((Component.TE1, "text_encoder."), (Component.TE2, "text_encoder_2.")):
         if component in arch.components:
-            config = CLIPTextConfig(**text_config(arch, component, TINY))
+            config = CLIPTextConfig(**text_config(arch, component, widths))
             kind = CLIPTextModelWithProjection if component == Component.TE2 else CLIPTextModel
             encoder = kind(config).eval()
             own = encoder.state_dict()
@@ -50,3 +54,32 @@ def base_file(path: Path, name: str, seed: int = 0, dtype: torch.dtype = torch.f
     """The same weights as a single file."""
     write_safetensors(path, sample_checkpoint(by_name(name), "single_file", TINY, seed, dtype), {})
     return path
+
+
+def diffusers_folder(folder: Path, name: str, seed: int = 0) -> Path:
+    """A whole tiny pipeline that diffusers loads: UNet, text encoders, VAE, tokenizers, scheduler."""
+    from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, StableDiffusionXLPipeline
+    from transformers import CLIPTokenizer
+
+    arch = by_name(name)
+    parts = live(name, seed, SPEAKING)
+    torch.manual_seed(0)
+    vae = AutoencoderKL(
+        block_out_channels=(8, 8, 8, 8),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        layers_per_block=1,
+        norm_num_groups=4,
+        latent_channels=4,
+        scaling_factor=0.13025 if arch.family == "sdxl" else 0.18215,
+        sample_size=64,
+    )
+    tokenizer = CLIPTokenizer.from_pretrained(str(write_tokenizer(folder / "tokenizer-made")))
+    schedule = DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, set_alpha_to_one=False)
+    made = {"vae": vae, "unet": parts.unet, "text_encoder": parts.text_encoders[0], "tokenizer": tokenizer, "scheduler": schedule}
+    if arch.family == "sdxl":
+        pipe = StableDiffusionXLPipeline(**made, text_encoder_2=parts.text_encoders[1], tokenizer_2=tokenizer)
+    else:
+        pipe = StableDiffusionPipeline(**made, safety_checker=None, feature_extractor=None, requires_safety_checker=False)
+    pipe.save_pretrained(str(folder))
+    return folder

@@ -1,0 +1,88 @@
+"""``python -m lorax.train``: the options, and what they become."""
+
+from __future__ import annotations
+
+from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser, ArgumentTypeError, Namespace
+from pathlib import Path
+
+from lorax.train.options import KINDS, parse_options
+from lorax.train.settings import PRECISIONS, SCHEDULES, TrainSettings
+
+_ABOUT = """Train a native LoRA-X adapter on a folder of pictures. Each picture has a .txt of the same name that says what it shows.
+The adapter is a few hundred kilobytes, belongs to its base, and is carried to other bases by 'python -m converter transfer'."""
+
+
+def build_parser() -> ArgumentParser:
+    """The command line."""
+    parser = ArgumentParser("python -m lorax.train", description=_ABOUT, formatter_class=ArgumentDefaultsHelpFormatter)
+    add = parser.add_argument
+    add("base", type=Path, help="the base model: a checkpoint file (SD1.x, SD2, SDXL) or a diffusers folder")
+    add("pictures", type=Path, help="folder of pictures and captions")
+    add("-o", "--output", type=Path, required=True, help="the .safetensors file to write")
+    add("--config", type=Path, help="diffusers folder that says how a single file's networks are built (offline, or pruned models)")
+    add("--caption", help="caption of pictures that have no .txt")
+    add("--export", type=Path, metavar="FILE", help="write a standard LoRA as well, which every WebUI takes")
+    add("--steps", type=_positive, default=TrainSettings.steps)
+    add("--resolution", type=_positive, default=None, help="512 for SD1 and SD2, 1024 for SDXL by default")
+    add("--batch-size", type=_positive, default=1)
+    add("--accumulate", type=_positive, default=1, help="batches per step")
+    add("--learning-rate", type=float, default=TrainSettings.learning_rate)
+    add("--warmup", type=int, default=TrainSettings.warmup, help="steps until the learning rate is reached")
+    add("--schedule", choices=SCHEDULES, default="constant")
+    add("--precision", choices=PRECISIONS, default=None, help="bf16 on a GPU that has it, fp16 on another, no on a CPU by default")
+    add("--dtype", choices=("fp16", "bf16", "fp32"), default="fp16", help="of the numbers in the file")
+    add("--gradient-checkpointing", action="store_true", help="less memory, more time")
+    add("--seed", type=int, default=0)
+    add("--rank", type=_positive, default=TrainSettings.k, metavar="K", help="k: singular directions of each layer")
+    add("--kind", choices=KINDS, default="diagonal", help="what is trained: σ, or all of ΔΣ")
+    add("--target", default="attn", help="attn, ff, linear, conv, joined by +")
+    add("--exclude", default="", help="layers to leave out, as 'unet.mid_block.*,*.to_k'")
+    add("--self-contained", action="store_true", help="factors in the file, so that every loader takes it as it is (large)")
+    add("--form", choices=("auto", "factored", "merged"), default="auto", help="how layers are computed")
+    add("--save-every", type=_positive, default=TrainSettings.save_every, help="steps between files and states")
+    add("--sample-every", type=int, default=TrainSettings.sample_every, help="steps between samples; 0 for none")
+    add("--sample-prompt", action="append", default=[], help="repeatable; the first caption by default")
+    add("--sample-steps", type=_positive, default=TrainSettings.sample_steps)
+    add("--resume", action="store_true", help="go on from the state beside the output")
+    add("--force", action="store_true", help="overwrite the output")
+    add("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    return parser
+
+
+def settings_of(arguments: Namespace, family: str, precision: str) -> TrainSettings:
+    """The settings; family and precision fill in what was left open."""
+    names = ("kind", "target", "exclude", "self_contained", "form")
+    return TrainSettings(
+        base=arguments.base,
+        pictures=arguments.pictures,
+        output=arguments.output,
+        config=arguments.config,
+        network=parse_options({name: getattr(arguments, name) for name in names} | {"device": arguments.device}),
+        k=arguments.rank,
+        caption=arguments.caption,
+        resolution=arguments.resolution or (1024 if family == "sdxl" else 512),
+        steps=arguments.steps,
+        batch_size=arguments.batch_size,
+        accumulate=arguments.accumulate,
+        learning_rate=arguments.learning_rate,
+        warmup=arguments.warmup,
+        schedule=arguments.schedule,
+        precision=arguments.precision or precision,
+        seed=arguments.seed,
+        save_every=arguments.save_every,
+        sample_every=arguments.sample_every,
+        sample_prompts=tuple(arguments.sample_prompt),
+        sample_steps=arguments.sample_steps,
+        gradient_checkpointing=arguments.gradient_checkpointing,
+        resume=arguments.resume,
+        export=arguments.export,
+        overwrite=arguments.force,
+        device=arguments.device,
+        dtype=arguments.dtype,
+    )
+
+
+def _positive(word: str) -> int:
+    if not word.isascii() or not word.isdigit() or int(word) < 1:
+        raise ArgumentTypeError(f"'{word}' is no number of at least 1")
+    return int(word)

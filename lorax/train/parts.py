@@ -1,0 +1,118 @@
+"""A base model as diffusers has it: the networks that a training step needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lorax.checkpoint import Checkpoint
+from lorax.errors import LoraxError, one_line
+from lorax.structure import Arch
+from lorax.train.data import Picture, read_pixels
+from lorax.train.packages import load_package
+from lorax.train.targets import live_arch
+
+Moments = tuple[Tensor, Tensor]
+"""Mean and standard deviation of a picture's latents, [4, h, w] each"""
+
+
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """A caption as the UNet reads it."""
+
+    states: Tensor
+    """[77, width]"""
+    pooled: Tensor | None
+    """[width], SDXL only"""
+
+
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """The pipeline and what was read off it."""
+
+    pipe: Any
+    arch: Arch
+    velocity: bool
+    """The model predicts v, not the noise."""
+
+    @property
+    def xl(self) -> bool:
+        return self.arch.family == "sdxl"
+
+
+def load_parts(base: Checkpoint, config: Path | None, dtype: torch.dtype) -> Parts:
+    """Load the base for training; the UNet in `dtype`, all frozen.
+
+    LoraxError where diffusers cannot build it, with its own words and what to do.
+    """
+    diffusers = load_package("diffusers")
+    kind = diffusers.StableDiffusionXLPipeline if base.arch.family == "sdxl" else diffusers.StableDiffusionPipeline
+    if len(base.paths) != 1:
+        raise LoraxError("training needs one file or one diffusers folder, with text encoders and VAE; separate files are not taken.")
+    path = base.paths[0]
+    extra: dict[str, Any] = {} if base.arch.family == "sdxl" else {"safety_checker": None, "requires_safety_checker": False}
+    try:
+        if path.is_dir():
+            pipe = kind.from_pretrained(str(path), local_files_only=True, variant=_variant(path), **extra)
+        else:
+            source = {"config": str(config), "local_files_only": True} if config else {}
+            pipe = kind.from_single_file(str(path), **source, **extra)
+    except Exception as error:
+        raise LoraxError(
+            one_line(f"diffusers cannot load '{path.name}': {str(error)[:300]}. It has to be whole (UNet, text encoders, VAE); a single")
+            + " file also needs its configuration: give a diffusers folder of the same architecture with --config, or be online once."
+        ) from None
+    for network in networks(pipe):
+        network.requires_grad_(False).eval()
+        wanted = dtype if network is pipe.unet else torch.float32
+        if next(network.parameters()).dtype != wanted:
+            network.to(dtype=wanted)
+    pipe.set_progress_bar_config(disable=True)
+    arch = live_arch(pipe.unet, [])
+    prediction = base.prediction_type or pipe.scheduler.config.get("prediction_type", "epsilon")
+    return Parts(pipe, arch, prediction.startswith("v"))
+
+
+def _variant(folder: Path) -> str | None:
+    """``fp16`` where a folder has only files of that name."""
+    files = [path.name for path in (folder / "unet").glob("*") if path.suffix in (".safetensors", ".bin")]
+    return "fp16" if files and all(".fp16" in name for name in files) else None
+
+
+def networks(pipe: Any) -> list[Any]:
+    """All networks of a pipeline."""
+    return [n for n in (pipe.unet, pipe.vae, pipe.text_encoder, getattr(pipe, "text_encoder_2", None)) if n is not None]
+
+
+def encode_captions(parts: Parts, captions: set[str], device: torch.device) -> dict[str, Encoded]:
+    """Each caption once; the text encoders stay on the CPU afterwards, they are not trained."""
+    encoders = networks(parts.pipe)[2:]
+    for encoder in encoders:
+        encoder.to(device)
+    found: dict[str, Encoded] = {}
+    with torch.no_grad():
+        for caption in sorted(captions):
+            made = parts.pipe.encode_prompt(caption, device=device, num_images_per_prompt=1, do_classifier_free_guidance=False)
+            found[caption] = Encoded(made[0][0].float().cpu(), made[2][0].float().cpu() if parts.xl else None)
+    for encoder in encoders:
+        encoder.to("cpu")
+    return found
+
+
+def encode_pictures(parts: Parts, pictures: list[Picture], device: torch.device, tick: Any) -> list[Moments]:
+    """The VAE's answer to each picture, once, in fp32 (SDXL's overflows in fp16)."""
+    vae = parts.pipe.vae.to(device)
+    found: list[Moments] = []
+    with torch.no_grad():
+        for picture in pictures:
+            made = vae.encode(read_pixels(picture)[None].to(device)).latent_dist
+            if not bool(torch.isfinite(made.mean).all()):
+                raise LoraxError(f"the VAE of the base gives no finite numbers for '{picture.path.name}': use another copy of the base.")
+            found.append((made.mean[0].cpu(), made.std[0].cpu()))
+            tick()
+    vae.to("cpu")
+    return found

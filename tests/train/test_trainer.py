@@ -1,0 +1,291 @@
+"""``python -m lorax.train`` on a tiny pipeline and generated pictures."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import Tensor
+
+from lorax.bases import Bases
+from lorax.checkpoint import open_checkpoint
+from lorax.export import export_adapter
+from lorax.formats import read_adapter
+from lorax.safefile import open_tensors
+from lorax.train import standalone
+from lorax.train.__main__ import main
+from lorax.train.data import Picture, Slot, batches, bucket, find_pictures
+from lorax.train.loop import Run, _share, learning_rate
+from lorax.train.settings import TrainSettings
+from lorax.train.step import compute_loss, make_noise_schedule
+from tests.train.pictures import write_pictures
+from tests.train.pipelines import base_file, diffusers_folder
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning"),
+]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return diffusers_folder(tmp_path_factory.mktemp("sd1"), "sd1")
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_pictures(tmp_path_factory.mktemp("pictures"))
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from accelerate.state import AcceleratorState
+
+    monkeypatch.setenv("LORAX_CACHE", str(tmp_path / "cache"))
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def arguments(base: Path, pictures: Path, output: Path, *more: str) -> list[str]:
+    said = "--resolution 64 --rank 6 --learning-rate 0.02 --warmup 1 --sample-every 0 --device cpu"
+    return [str(base), str(pictures), "-o", str(output), *said.split(), *more]
+
+
+def tensors(path: Path) -> dict[str, Tensor]:
+    with open_tensors(path) as file:
+        return {name: file.read(name).clone() for name in file.tensors}
+
+
+def same(a: Path, b: Path) -> bool:
+    x, y = tensors(a), tensors(b)
+    return x.keys() == y.keys() and all(torch.equal(x[n], y[n]) for n in x)
+
+
+def mean_loss(run: Run) -> float:
+    """Over draws that training did not see."""
+    schedule, every = make_noise_schedule(run.parts), batches(run.material.pictures, 4, 77)
+    with torch.no_grad():
+        return sum(float(compute_loss(run.parts, schedule, run.material, next(every), 99, torch.device("cpu"))) for _ in range(4)) / 4
+
+
+@pytest.mark.parametrize("name", ["sd1", "sdxl"])
+def test_the_loss_falls_below_the_frozen_bases_and_the_files_say_what_they_are(
+    name: str, base: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = base if name == "sd1" else diffusers_folder(tmp_path / name, name)
+    kept: list[Run] = []
+    go: Callable[[TrainSettings], Run] = standalone.run_training
+    monkeypatch.setattr(standalone, "run_training", lambda settings: kept.append(go(settings)) or kept[0])
+    out, lora = tmp_path / "a.safetensors", tmp_path / "a-lora.safetensors"
+    steps = "25" if name == "sd1" else "5"
+    more = ["--steps", steps, "--batch-size", "2", "--export", str(lora), "--sample-every", steps, "--sample-steps", "2"]
+    assert main(arguments(folder, pictures, out, *more)) == 0
+    run = kept[0]
+    trained = mean_loss(run)
+    with run.network.off():
+        frozen = mean_loss(run)
+    assert trained < 0.98 * frozen
+    adapter = read_adapter(out)
+    assert adapter.native is not None
+    assert adapter.native.k == 6
+    assert adapter.arch.family == name
+    assert adapter.metadata["ss_base_model_version"] == run.parts.arch.base_model_version
+    assert adapter.metadata["ss_output_name"] == "a"
+    assert json.loads(adapter.metadata["ss_tag_frequency"])[pictures.name] == {"red and yellow stripes": 4}
+    assert read_adapter(lora).native is None
+    with open_checkpoint(folder) as checkpoint:
+        made = export_adapter(adapter, checkpoint, bases=Bases())
+    assert len(made.modules) == len(adapter.modules)
+    assert len(list((tmp_path / "a-samples").glob("step-*.png"))) == 2
+    assert (tmp_path / "a-samples" / "grid.png").is_file()
+    run.network.load_state_dict({n: torch.zeros_like(p) for n, p in run.network.state_dict().items()})
+    run.network.load(out)
+    assert mean_loss(run) == pytest.approx(trained, rel=1e-3), "the file loads back to the same loss"
+
+
+def test_a_resumed_run_is_the_run_that_was_not_interrupted(base: Path, pictures: Path, tmp_path: Path) -> None:
+    whole, parts = tmp_path / "whole.safetensors", tmp_path / "parts.safetensors"
+    assert main(arguments(base, pictures, whole, "--steps", "6", "--save-every", "3")) == 0
+    assert main(arguments(base, pictures, parts, "--steps", "3")) == 0
+    assert main(arguments(base, pictures, parts, "--steps", "6", "--resume")) == 0
+    assert same(whole, parts)
+    assert same(tmp_path / "whole-000003.safetensors", tmp_path / "whole-000003.safetensors")
+
+
+def test_ctrl_c_saves(
+    base: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import signal
+
+    real = compute_loss
+    calls: list[int] = []
+
+    def interrupted(*args: object) -> Tensor:
+        calls.append(1)
+        if len(calls) == 2:
+            signal.raise_signal(signal.SIGINT)
+        return real(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("lorax.train.loop.compute_loss", interrupted)
+    out = tmp_path / "a.safetensors"
+    assert main(arguments(base, pictures, out, "--steps", "5")) == 130
+    assert "stopped at step 2 of 5" in capsys.readouterr().err
+    assert read_adapter(out).metadata["ss_steps"] == "2"
+    monkeypatch.setattr("lorax.train.loop.compute_loss", real)
+    assert main(arguments(base, pictures, out, "--steps", "5", "--resume")) == 0
+    whole = tmp_path / "whole.safetensors"
+    assert main(arguments(base, pictures, whole, "--steps", "5")) == 0
+    assert same(out, whole), "nothing was lost"
+
+
+def test_processes_share_what_one_would_accumulate(tmp_path: Path) -> None:
+    """Step by step, two processes see the places that one process sees with two batches a step."""
+    made = [Picture(Path(f"{i}.png"), "x", (64, 64)) for i in range(5)]
+    settings = TrainSettings(tmp_path, tmp_path, tmp_path, batch_size=2)
+
+    def share(rank: int, world: int, accumulate: int, step: int) -> list[list[Slot]]:
+        accelerator = SimpleNamespace(num_processes=world, process_index=rank)
+        told = replace(settings, accumulate=accumulate)
+        run = SimpleNamespace(settings=told, accelerator=accelerator, material=SimpleNamespace(pictures=made), step=step)
+        return list(islice(_share(run), 4))  # type: ignore[arg-type]
+
+    one, first, second = share(0, 1, 2, 0), share(0, 2, 1, 0), share(1, 2, 1, 0)
+    assert one == [first[0], second[0], first[1], second[1]]
+    assert share(0, 1, 2, 1)[:2] == one[2:], "a resumed run goes on where it stopped"
+
+
+@pytest.mark.parametrize("kind", ["full", "self-contained"])
+def test_other_kinds(base: Path, pictures: Path, tmp_path: Path, kind: str) -> None:
+    more = ["--kind", "full"] if kind == "full" else ["--self-contained"]
+    out = tmp_path / "a.safetensors"
+    assert main(arguments(base, pictures, out, "--steps", "2", "--target", "attn+ff", "--gradient-checkpointing", *more)) == 0
+    native = read_adapter(out).native
+    assert native is not None
+    assert native.self_contained
+    assert native.diagonal == (kind != "full")
+    assert main(arguments(base, pictures, out, "--steps", "3", "--target", "attn+ff", "--resume", *more)) == 0
+
+
+def test_mixed_precision(base: Path, pictures: Path, tmp_path: Path) -> None:
+    out = tmp_path / "a.safetensors"
+    assert main(arguments(base, pictures, out, "--steps", "3", "--precision", "bf16")) == 0
+    with open_checkpoint(base) as checkpoint:
+        export_adapter(read_adapter(out), checkpoint)  # the fingerprints are those of the file's own weights
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("no folder", "is no folder"),
+        ("no pictures", "has no pictures"),
+        ("not a picture", "cannot be read as a picture"),
+        ("cut picture", "is damaged"),
+        ("no caption", "'2.txt' beside it"),
+        ("caption bytes", "UTF-8"),
+        ("no base", "does not exist"),
+        ("unknown base", "UNet"),
+        ("unet only", "--config"),
+        ("target", "Did you mean 'attn'"),
+        ("output", ".safetensors"),
+        ("exists", "--force"),
+        ("nothing to resume", "nothing to resume"),
+        ("fp16 on a cpu", "needs a GPU"),
+    ],
+)
+def test_bad_input_is_one_clear_line(
+    change: str, said: str, base: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, out, more, model = tmp_path / "p", tmp_path / "a.safetensors", ["--steps", "1"], base
+    shutil.copytree(pictures, folder)
+    if change == "no folder":
+        folder = tmp_path / "nowhere"
+    elif change == "no pictures":
+        folder = tmp_path / "empty"
+        folder.mkdir()
+    elif change == "not a picture":
+        (folder / "1.png").write_bytes(b"GIF? no")
+    elif change == "cut picture":
+        (folder / "1.png").write_bytes((folder / "1.png").read_bytes()[:60])
+    elif change == "no caption":
+        (folder / "2.txt").unlink()
+    elif change == "caption bytes":
+        (folder / "2.txt").write_bytes(b"\xff\xfe\x00")
+    elif change == "no base":
+        model = tmp_path / "gone.safetensors"
+    elif change == "unknown base":
+        from safetensors.torch import save_file
+
+        model = tmp_path / "other.safetensors"
+        save_file({"a.weight": torch.zeros(2, 2)}, model)
+        said = "not a model that we know"
+    elif change == "unet only":
+        model = base_file(tmp_path / "novae.safetensors", "sd1")
+        more += ["--config", str(tmp_path)]
+    elif change == "target":
+        more += ["--target", "atn"]
+    elif change == "output":
+        out = tmp_path / "a.ckpt"
+    elif change == "exists":
+        out.write_bytes(b"mine")
+    elif change == "nothing to resume":
+        more += ["--resume"]
+    elif change == "fp16 on a cpu":
+        more += ["--precision", "fp16"]
+    assert main(arguments(model, folder, out, *more)) == 1
+    err = capsys.readouterr().err.strip().splitlines()[-1]
+    assert err.startswith("lorax.train: ")
+    assert said in err
+    assert change != "exists" or out.read_bytes() == b"mine"
+    assert change == "exists" or not out.exists()
+
+
+def test_resuming_on_another_base_or_with_another_k_is_refused(
+    base: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "a.safetensors"
+    assert main(arguments(base, pictures, out, "--steps", "2")) == 0
+    before = out.read_bytes()
+    other = diffusers_folder(tmp_path / "other", "sd1", seed=5)
+    assert main(arguments(other, pictures, out, "--steps", "4", "--resume")) == 1
+    assert "train on that base" in capsys.readouterr().err
+    assert main(arguments(base, pictures, out, "--steps", "4", "--resume", "--rank", "4")) == 1
+    assert "had k = 6" in capsys.readouterr().err
+    (tmp_path / "a-state" / "optimizer.pt").write_bytes(b"cut")
+    assert main(arguments(base, pictures, out, "--steps", "4", "--resume")) == 1
+    assert "damaged" in capsys.readouterr().err
+    assert out.read_bytes() == before
+
+
+def test_a_k_larger_than_every_layer_is_cut(base: Path, pictures: Path, tmp_path: Path) -> None:
+    out = tmp_path / "a.safetensors"
+    assert main([*arguments(base, pictures, out, "--steps", "1"), "--rank", "320"]) == 0
+    assert {t.numel() for t in tensors(out).values()} == {8, 16, 24}
+
+
+def test_buckets_and_batches() -> None:
+    assert bucket(512, 512, 512) == (512, 512)
+    assert bucket(1920, 1080, 512) == (704, 384)
+    assert bucket(100, 4000, 512) == (256, 1024)
+    made = [Picture(Path(f"{i}.png"), "x", (64, 64) if i < 5 else (64, 128)) for i in range(6)]
+    every = batches(made, 2, 0)
+    first = [next(every) for _ in range(4)]
+    assert sorted({slot.picture for batch in first for slot in batch}) == [0, 1, 2, 3, 4, 5]
+    assert all(len({made[slot.picture].size for slot in batch}) == 1 for batch in first)
+    assert [slot.draw for batch in first for slot in batch] == list(range(8))
+
+
+def test_the_learning_rate_warms_up_and_falls(tmp_path: Path) -> None:
+    settings = TrainSettings(tmp_path, tmp_path, tmp_path, steps=100, warmup=10, learning_rate=1.0, schedule="cosine")
+    assert learning_rate(settings, 0) == pytest.approx(0.1)
+    assert learning_rate(settings, 10) == 1.0
+    assert learning_rate(settings, 99) < 0.01
+
+
+def test_pictures_are_found_in_subfolders(pictures: Path, tmp_path: Path) -> None:
+    shutil.copytree(pictures, tmp_path / "a" / "b")
+    assert len(find_pictures(tmp_path, 64, None)) == 4
