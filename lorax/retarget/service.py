@@ -199,8 +199,10 @@ class Retargeter:
             min_similarity=options.min_similarity,
             device=str(resolve_device(options.device)),
         )
-        shas = [None if b is None else b.sha256 or self._index.sha256(b.path, progress) for b in (base, source.base)]
-        return Job(path, base, source.base, settings, source.reason, str(shas[0]), shas[1])
+        source_base = base if source.base is not None and source.base.path == base.path else source.base
+        shas = [None if b is None else b.sha256 or self._index.sha256(b.path, progress) for b in (base, source_base)]
+        beside = tuple(self._index.sha256(p, progress) for p in base.beside)
+        return Job(path, base, source_base, settings, source.reason, str(shas[0]), shas[1], beside)
 
     def _source(self, adapter: Adapter, wish: Wish, options: RetargetOptions) -> Found:
         return find_source(adapter, wish, options, self._known_bases(), self._index)
@@ -223,7 +225,8 @@ def quick_key(path: Path, wish: Wish, base: KnownBase, options: RetargetOptions,
     sidecar = path.with_suffix(".json")
     beside = stamp(sidecar) if sidecar.is_file() else None
     asked = wish.method, wish.k, wish.source
-    return stamp(path), beside, asked, stamp(base.path), base.sha256, options, tuple((b.path, b.sha256) for b in bases)
+    target = tuple(stamp(p) for p in (base.path, *base.beside))
+    return stamp(path), beside, asked, target, base.sha256, options, tuple((b.path, b.sha256) for b in bases)
 
 
 def job_digest(job: Job, adapter_sha256: str) -> str:
@@ -236,7 +239,7 @@ def job_digest(job: Job, adapter_sha256: str) -> str:
         "target": job.target_sha256,
         "source": job.source_sha256,
         "settings": settings,
-    }
+    } | ({"beside": job.beside_sha256} if job.beside_sha256 else {})
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

@@ -36,6 +36,8 @@ class Job:
     source_reason: str
     target_sha256: str
     source_sha256: str | None
+    beside_sha256: tuple[str, ...] = ()
+    """Of the files with the target's text encoders."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,12 +55,12 @@ class Relations:
     """What the last pairs of bases have to do with each other: found once, used for every adapter between them."""
 
     limit: int = 4
-    _known: OrderedDict[tuple[str, str], tuple[frozenset[LayerId], Relation]] = field(
-        default_factory=OrderedDict[tuple[str, str], tuple[frozenset[LayerId], Relation]]
+    _known: OrderedDict[tuple[str, ...], tuple[frozenset[LayerId], Relation]] = field(
+        default_factory=OrderedDict[tuple[str, ...], tuple[frozenset[LayerId], Relation]]
     )
 
     def between(self, job: Job, source: Checkpoint, target: Checkpoint, adapter: Adapter, progress: Progress) -> Relation:
-        key = str(job.source_sha256), job.target_sha256
+        key = str(job.source_sha256), job.target_sha256, *job.beside_sha256
         layers = frozenset(i for i in adapter.modules if i in source.layers)
         known, relation = self._known.get(key, (frozenset[LayerId](), None))
         if relation is None or not layers <= known:
@@ -73,13 +75,13 @@ class Relations:
 
 def work(job: Job, bases: Bases, relations: Relations, progress: Progress) -> Done:
     """Plan and run. Raises LoraxError as `plan_transfer` and `run_plan` do."""
-    with open_checkpoint(job.target.path) as target:
+    with open_checkpoint(job.target.spec) as target:
         if job.source is None:
             adapter = _made_for(read_adapter(job.adapter), job, target)
             settings = replace(job.settings, force=True) if adapter.retargeted else job.settings
             plan = plan_transfer(adapter, None, target, settings, progress=progress)
             return Done(adapter, run_plan(plan, adapter, None, target, bases, progress), target.arch, target.prediction_type)
-        with open_checkpoint(job.source.path) as source:
+        with open_checkpoint(job.source.spec) as source:
             adapter = read_adapter(job.adapter, source.arch)
             related = adapter.family == source.arch.family == target.arch.family
             relation = relations.between(job, source, target, adapter, progress) if related else None

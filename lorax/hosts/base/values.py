@@ -43,10 +43,17 @@ class KnownBase:
     """Every name that the host knows it by."""
     sha256: str | None = None
     """Of the file, where the host has taken it."""
+    beside: tuple[Path, ...] = ()
+    """Files with its text encoders, where they are not in its own."""
 
     @property
     def name(self) -> str:
         return self.path.stem
+
+    @property
+    def spec(self) -> str | Path:
+        """What `open_checkpoint` takes."""
+        return "+".join(str(p) for p in (self.path, *self.beside)) if self.beside else self.path
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
+from pathlib import Path
 from typing import Any
 
 from lorax.errors import Cancelled, LoraxError, one_line
 from lorax.hosts.base import Carried, KnownBase, RetargetOptions, Service, Wish, hashes_to_infotext, parse_wish, webui
 from lorax.hosts.base.infotext import HASHES, PROBLEMS
 from lorax.hosts.base.settings import SETTINGS
+from lorax.hosts.forge import encoders
 from lorax.hosts.forge.models import active_model, base_of, chosen_base
 from lorax.hosts.forge.native import NativeFiles
 from lorax.hosts.forge.placing import Part, Placer
@@ -30,6 +32,7 @@ class Follower:
         self.applied: dict[str, Carried] = {}
         self.wishes: tuple[Wish, ...] = ()
         self.native = NativeFiles(self._carry_file)
+        self._in_use: tuple[Wish, ...] = ()
         self._asked: Hashable = ()
         self._problems: list[str] = []
         self._notes: list[str] = []
@@ -63,6 +66,7 @@ class Follower:
 
     def apply(self, p: Any) -> None:
         """The built-in is done: put ours on what it left."""
+        self._in_use = self.wishes
         networks, model = webui.networks(), active_model()
         parts: list[Part] = []
         for wish in self.wishes:
@@ -72,6 +76,7 @@ class Follower:
         placed = parts if networks is not None and model is not None and self._place(networks, model, parts) else []
         if not placed:
             self.applied = {}
+        self._notes.extend(self._on_encoders(model, placed))
         self._remember(p, ("lorax", self._asked), tuple(part.carried.digest for part in placed))
         for path, digest in self.native.content(model):
             self._remember(p, ("lora", path), (digest,))
@@ -86,15 +91,15 @@ class Follower:
         self._without_networks(p)
 
     def stop(self) -> None:
-        self.wishes, self.applied = (), {}
+        self.wishes, self._in_use, self.applied = (), (), {}
         self._placer.forget()
         self.native.forget()
 
     def warm(self) -> None:
         """Another checkpoint was chosen: prepare what was in use, in the background."""
         base = chosen_base()
-        if base is not None and self.wishes and webui.option("lorax_warm") is not False:
-            self.service.warm(self.wishes, base, webui.options())
+        if base is not None and self._in_use and webui.option("lorax_warm") is not False:
+            self.service.warm(self._in_use, base, webui.options())
 
     def _carry(self, networks: Any | None, model: Any | None, wish: Wish) -> Carried | None:
         base = base_of(model)
@@ -120,6 +125,13 @@ class Follower:
             return False
         self._problems.extend(refused)
         return True
+
+    @staticmethod
+    def _on_encoders(model: Any | None, placed: Sequence[Part]) -> Sequence[str]:
+        if model is None or not any(part.te for part in placed):
+            return ()
+        line = encoders.replaced(model, Path(model.sd_checkpoint_info.filename))
+        return (line,) if line else ()
 
     def _guarded(self, name: str, carry: Callable[[], Carried]) -> Carried | None:
         """What `carry` gives, or None with a problem said."""

@@ -12,7 +12,7 @@ from lorax.cache import default_folder
 from lorax.hosts.base import KnownBase, RetargetOptions, Service, Setting, hashes_from_infotext, restore_names, webui
 from lorax.hosts.base.infotext import HASHES
 from lorax.hosts.base.wrapping import Wrapped, wrap
-from lorax.hosts.forge import models
+from lorax.hosts.forge import encoders, models
 from lorax.hosts.forge.follower import Follower
 
 MakeService = Callable[[tuple[Path, ...], Path, int, Callable[[], Sequence[KnownBase]]], Service]
@@ -126,6 +126,7 @@ def start(make_service: MakeService, component_of: Callable[[Setting], tuple[Any
 
     script_callbacks.on_before_ui(host.install)
     script_callbacks.on_script_unloaded(unload)
+    script_callbacks.on_model_loaded(encoders.remember)
     script_callbacks.on_infotext_pasted(host.paste)
     script_callbacks.on_app_started(host.serve)
     return host

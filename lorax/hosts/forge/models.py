@@ -7,9 +7,11 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from lorax.hosts.base import KnownBase, webui
+from lorax.hosts.forge import encoders
 
 
 def active_model() -> Any | None:
@@ -24,9 +26,9 @@ def active_model() -> Any | None:
 
 
 def base_of(model: Any | None) -> KnownBase | None:
-    """The checkpoint file behind a model."""
+    """The checkpoint file behind a model, with the files of its text encoders where they are apart."""
     info = getattr(model, "sd_checkpoint_info", None)
-    return None if info is None else webui.known(info)
+    return None if info is None else _with_encoders(webui.known(info), model)
 
 
 def chosen_base() -> KnownBase | None:
@@ -34,7 +36,12 @@ def chosen_base() -> KnownBase | None:
     from modules import shared
 
     name = shared.opts.data.get("sd_model_checkpoint")
-    return webui.base_named(str(name)) if name else None
+    base = webui.base_named(str(name)) if name else None
+    return None if base is None else _with_encoders(base, None)
+
+
+def _with_encoders(base: KnownBase, model: Any | None) -> KnownBase:
+    return replace(base, beside=encoders.beside(model, base.path))
 
 
 def how_to_load(networks: Any, model: Any) -> dict[str, Any]:
