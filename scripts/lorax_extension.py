@@ -1,8 +1,7 @@
-"""What the WebUI loads: settings, and a place in the host."""
+"""What the WebUI loads: a place in the host, with the service and the widgets that it needs."""
 
 from lorax import retarget
-from lorax.hosts import a1111
+from lorax.hosts import detect
 from lorax.ui import settings
 
-settings.register()
-a1111.start(retarget.make_service)
+Script = detect.start(retarget.make_service, settings.component_of)

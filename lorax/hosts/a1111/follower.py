@@ -7,10 +7,10 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 from lorax.errors import Cancelled, LoraxError, one_line
-from lorax.hosts.a1111 import webui
+from lorax.hosts.a1111 import models
 from lorax.hosts.a1111.hook import is_native
 from lorax.hosts.a1111.placing import Maker, StandIn, remove
-from lorax.hosts.base import Carried, KnownBase, Service, Wish
+from lorax.hosts.base import Carried, KnownBase, Service, Wish, webui
 from lorax.transfer.types import Progress
 
 
@@ -96,7 +96,7 @@ class Follower:
             self._join()
             return
         self._withdraw()
-        base = webui.base_of(webui.active_model())
+        base = models.base_of(models.active_model())
         if base is not None and webui.option("lorax_warm") is not False and self._wishes:
             self.service.warm(self._wishes, base, webui.options())
 
@@ -129,8 +129,8 @@ class Follower:
 
     def _make(self, name: str, carry: Callable[[KnownBase, Any, Progress], Carried]) -> Any | None:
         """A network for the active model, or None with a problem said."""
-        networks, model = webui.networks(), webui.active_model()
-        base = webui.base_of(model)
+        networks, model = webui.networks(), models.active_model()
+        base = models.base_of(model)
         if networks is None or base is None:
             self._problem(name, webui.NO_BUILT_IN if networks is None else "no checkpoint is loaded")
             return None
@@ -191,6 +191,6 @@ class Follower:
 
 def _point() -> tuple[int, str]:
     """Which weights are active: the model object and the file behind it."""
-    model = webui.active_model()
-    base = webui.base_of(model)
+    model = models.active_model()
+    base = models.base_of(model)
     return id(model), "" if base is None else str(base.path)

@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from lorax.cache import default_folder
-from lorax.hosts.a1111 import webui
-from lorax.hosts.a1111.api import Routes
+from lorax.hosts.a1111 import models
 from lorax.hosts.a1111.follower import Follower
 from lorax.hosts.a1111.hook import ModuleTypeLorax
 from lorax.hosts.a1111.placing import restore_weights
 from lorax.hosts.a1111.tag import LoraxTag
-from lorax.hosts.a1111.wrapping import Wrapped, wrap
-from lorax.hosts.base import KnownBase, RetargetOptions, Service, hashes_from_infotext, restore_names
+from lorax.hosts.base import KnownBase, RetargetOptions, Service, Setting, hashes_from_infotext, restore_names, webui
+from lorax.hosts.base.api import Routes
 from lorax.hosts.base.infotext import HASHES
+from lorax.hosts.base.wrapping import Wrapped, wrap
 
 MakeService = Callable[[tuple[Path, ...], Path, int, Callable[[], Sequence[KnownBase]]], Service]
 """(adapter folders, cache folder, its limit in bytes, the known bases) → the service"""
@@ -67,7 +67,7 @@ class A1111:
         """The WebUI's server has started: every extension is in its place by now."""
         if not self.take_place():
             webui.report(webui.NO_BUILT_IN)
-        Routes(self.service, self.follower).register(demo, app)
+        Routes(self.service, self, lambda: self.follower.applied).register(demo, app)
 
     def uninstall(self) -> None:
         """Undo `install`: the same objects stand where they stood, and weights are the checkpoint's."""
@@ -89,7 +89,7 @@ class A1111:
         self.service.close()
 
     def active_base(self) -> KnownBase | None:
-        return webui.base_of(webui.active_model())
+        return models.base_of(models.active_model())
 
     def bases(self) -> Sequence[KnownBase]:
         return webui.bases()
@@ -105,11 +105,12 @@ class A1111:
                 params[field] = restore_names(str(params[field]), hashes, self.service.name_of)
 
 
-def start(make_service: MakeService) -> A1111:
-    """Called by the script that the WebUI loads, each time that it loads it."""
+def start(make_service: MakeService, component_of: Callable[[Setting], tuple[Any, dict[str, Any] | None]]) -> A1111:
+    """Called by the script that the WebUI loads, each time that it loads it. component_of: the widget of a setting."""
     global _started
     from modules import script_callbacks
 
+    webui.add_settings(component_of)
     if _started is not None:
         _started.uninstall()
     folders = webui.adapter_folders()

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from lorax.errors import LoraxError
-from lorax.hosts.a1111 import webui
+from lorax.hosts.a1111 import models
 from lorax.hosts.a1111.follower import Follower
-from lorax.hosts.base import SETTINGS, Wish, hashes_to_infotext, parse_wish
+from lorax.hosts.base import SETTINGS, Wish, hashes_to_infotext, parse_wish, webui
 from lorax.hosts.base.infotext import HASHES, PROBLEMS
 
 
@@ -25,7 +25,7 @@ class LoraxTag:
     def activate(self, p: Any, params_list: Sequence[Any]) -> None:
         """For every picture and hires pass, with no parameters where the prompt has no tag."""
         self._take_place()
-        if not params_list and webui.is_empty_prompt(p):
+        if not params_list and models.is_empty_prompt(p):
             self._follower.suspend()
             return
         follower = self._follower
@@ -36,7 +36,7 @@ class LoraxTag:
             except LoraxError as error:
                 follower.problems.append(str(error))
         follower.begin(wishes, tuple(tuple(str(i) for i in params.items) for params in params_list))
-        if webui.fp8_keeps_last_only() and follower.applied:
+        if models.fp8_keeps_last_only() and follower.applied:
             follower.notes.append("with fp8 and 'Cache FP16 weight for LoRA' the WebUI applies only the last network that touches a layer")
         self._tell(p)
         if follower.applied:

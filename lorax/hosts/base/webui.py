@@ -72,6 +72,8 @@ def add_settings(component_of: Callable[[Setting], tuple[Any, dict[str, Any] | N
         return option.info(setting.info) if setting.info else option
 
     shared.options_templates.update(shared.options_section(("lorax", "LoRA-X"), {s.key: shown(s) for s in SETTINGS}))
+    for setting in SETTINGS:  # a request's override is undone only for options that have a value
+        shared.opts.data.setdefault(setting.key, setting.default)
 
 
 def adapter_folders() -> tuple[Path, ...]:

@@ -3,14 +3,12 @@
 # pyright: reportMissingImports=false
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from lorax.errors import LoraxError, WouldOverwrite
-from lorax.hosts.a1111 import webui
-from lorax.hosts.a1111.follower import Follower
-from lorax.hosts.base import KnownBase, Service, Wish
+from lorax.hosts.base import Carried, Host, KnownBase, Service, Wish, webui
 from lorax.version import VERSION
 
 PREFIX = "/lorax/v1"
@@ -19,9 +17,11 @@ PREFIX = "/lorax/v1"
 class Routes:
     """Adds the routes to the WebUI's app; only where its API is on, and behind ``--api-auth``."""
 
-    def __init__(self, service: Service, follower: Follower) -> None:
+    def __init__(self, service: Service, host: Host, applied: Callable[[], Mapping[str, Carried]]) -> None:
+        """applied: what the last picture used, by name."""
         self._service = service
-        self._follower = follower
+        self._host = host
+        self._applied = applied
 
     def register(self, _demo: Any, app: Any) -> None:
         """Called when the WebUI's server has started."""
@@ -41,7 +41,7 @@ class Routes:
 
     def _version(self) -> dict[str, Any]:
         """The extension's version and how it stands with the host."""
-        return {"version": VERSION, "host": "A1111", "usable": webui.networks() is not None}
+        return {"version": VERSION, "host": self._host.title, "usable": webui.networks() is not None}
 
     def _adapters(self) -> list[dict[str, Any]]:
         """Every adapter by name; paths are below the WebUI's own folders."""
@@ -52,10 +52,10 @@ class Routes:
 
     def _status(self) -> dict[str, Any]:
         """What is applied, and to which checkpoint."""
-        base = webui.base_of(webui.active_model())
+        base = self._host.active_base()
         applied = {
             name: {"digest": c.digest, "summary": c.summary, "verdict": c.verdict, "note": c.note}
-            for name, c in dict(self._follower.applied).items()
+            for name, c in dict(self._applied()).items()
         }
         return {"checkpoint": None if base is None else base.name, "applied": applied, "warming": self._service.warming}
 
@@ -83,7 +83,7 @@ class Routes:
             from modules.call_queue import queue_lock
 
             try:
-                base = _target(request.target)
+                base = self._target(request.target)
                 output = output_path(webui.adapter_folders()[0], request.output or f"{request.adapter}-{base.name}")
                 wish = Wish(request.adapter, method=request.method or None, k=request.rank or None, source=request.source or None)
                 with queue_lock, contextlib.ExitStack() as after:
@@ -94,6 +94,12 @@ class Routes:
 
         return transfer
 
+    def _target(self, name: str) -> KnownBase:
+        base = webui.base_named(name) if name else self._host.active_base()
+        if base is None:
+            raise LoraxError(f"no checkpoint is called '{name}'" if name else "no checkpoint is loaded: give a target")
+        return base
+
 
 def output_path(folder: Path, name: str) -> Path:
     """A file of this name in the folder; LoraxError for a name that would lead anywhere else."""
@@ -101,13 +107,6 @@ def output_path(folder: Path, name: str) -> Path:
     if not stem or stem != Path(stem).name or any(c in stem for c in '/\\:*?"<>|\0') or stem.startswith("."):
         raise LoraxError(f"'{name}' is no plain file name: write letters, digits, spaces, - and _ only, without a folder")
     return folder / f"{stem}.safetensors"
-
-
-def _target(name: str) -> KnownBase:
-    base = webui.base_named(name) if name else webui.base_of(webui.active_model())
-    if base is None:
-        raise LoraxError(f"no checkpoint is called '{name}'" if name else "no checkpoint is loaded: give a target")
-    return base
 
 
 def _guard(credentials: str | None) -> list[Any]:

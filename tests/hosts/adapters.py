@@ -1,0 +1,96 @@
+"""Adapters for the checkpoints of a bench, and the converter's own files of the same transfers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from converter.__main__ import main
+from lorax import BaseHint, Factors, LayerKind, open_checkpoint, read_adapter, to_sigma, write_adapter, write_native
+from lorax.layers import LayerSpec
+from tests.hosts.bench import Bench
+
+
+@dataclass(frozen=True)
+class Adapters:
+    """What lies in the bench's folders: ``plain``, ``second`` and ``sigma`` for a, ``xl`` for xl_a; of each of them the converter's fp32
+    file for a checkpoint, called ``<adapter>-for-<checkpoint>``."""
+
+    bench: Bench
+
+    @property
+    def lora(self) -> Path:
+        return self.bench.models / "Lora"
+
+    @property
+    def lorax(self) -> Path:
+        return self.bench.models / "Lorax"
+
+    def checkpoint(self, name: str) -> Path:
+        return self.bench.models / "Stable-diffusion" / f"{name}.safetensors"
+
+    def write(self) -> None:
+        """Everything that the tests use."""
+        write_random(self.lora / "plain.safetensors", self.checkpoint("a"), seed=3)
+        write_random(self.lora / "second.safetensors", self.checkpoint("a"), seed=4)
+        write_random(self.lorax / "apart.safetensors", self.checkpoint("a"), seed=5)
+        write_sigma(self.lora / "sigma.safetensors", self.lora / "plain.safetensors", self.checkpoint("a"))
+        (self.lora / "corrupt.safetensors").write_bytes(b"\x10\x00\x00\x00\x00\x00\x00\x00{ no header")
+        for adapter in ("plain", "second", "sigma"):
+            for target in ("a", "b"):
+                self.export(adapter, "a", target)
+        if "xl_a" in self.bench.checkpoints:
+            write_random(self.lora / "xl.safetensors", self.checkpoint("xl_a"), seed=6)
+            for target in ("xl_a", "xl_b"):
+                self.export("xl", "xl_a", target)
+
+    def write_plain(self) -> None:
+        """``plain`` and its file for a alone."""
+        write_random(self.lora / "plain.safetensors", self.checkpoint("a"), seed=3)
+        self.export("plain", "a", "a")
+
+    def export(self, adapter: str, source: str, target: str, name: str | None = None, *more: str) -> str:
+        """The converter's fp32 file; returns the name for ``<lora:…>``."""
+        name = name or f"{adapter}-for-{target}"
+        paths = self.lora / f"{adapter}.safetensors", self.checkpoint(source), self.checkpoint(target), self.lora / f"{name}.safetensors"
+        command = ["transfer", str(paths[0]), "--source", str(paths[1]), "--target", str(paths[2]), "--output", str(paths[3])]
+        assert main([*command, "--dtype", "fp32", *more]) == 0
+        return name
+
+
+def is_wanted(spec: LayerSpec) -> bool:
+    """Attention, feed-forward and projections, of the UNet and the text encoders; OpenCLIP without its q, so that it is incomplete."""
+    if spec.kind not in (LayerKind.LINEAR, LayerKind.CONV) or spec.unit.kind not in ("transformer", "attention", "text"):
+        return False
+    return not (spec.id.component == "te2" and spec.role == "self_attn.q_proj")
+
+
+def write_random(path: Path, checkpoint: Path, seed: int, rank: int = 4) -> Path:
+    """An ordinary LoRA with random factors, strong enough to change every picture."""
+    generator = torch.Generator().manual_seed(seed)
+    with open_checkpoint(checkpoint) as base:
+        shapes = {i: layer.shape for i, layer in base.layers.items() if is_wanted(layer.spec)}
+        modules: dict[object, Factors] = {}
+        for i, shape in shapes.items():
+            columns = torch.Size(shape[1:]).numel()
+            up = torch.randn(shape[0], rank, generator=generator) * 0.25
+            modules[i] = Factors(up, torch.randn(rank, columns, generator=generator) * columns**-0.5)
+        metadata = {"ss_base_model_version": base.arch.base_model_version, "ss_sd_model_name": checkpoint.name, "ss_output_name": path.stem}
+        write_adapter(path, modules, base.arch, shapes=shapes, metadata=metadata, overwrite=True)
+    return path
+
+
+def write_sigma(path: Path, adapter: Path, checkpoint: Path, k: int = 8) -> Path:
+    """The adapter as a LoRA-X file of its base."""
+    with open_checkpoint(checkpoint) as base:
+        reformed = to_sigma(read_adapter(adapter, base.arch), base, k)
+        hashes = base.hashes()
+        hint = BaseHint(base.name, hashes.sha256 if hashes else None, hashes.autov1 if hashes else None)
+        sigmas = {i: s * 3 for i, s in reformed.sigmas.items()}
+        prints = {i: tuple(3 * v for v in f) for i, f in reformed.fingerprints.items()}
+        write_native(
+            path, sigmas, base.arch, fingerprints=prints, k=k, base=hint, metadata={"ss_base_model_version": "sd_v1"}, overwrite=True
+        )
+    return path
