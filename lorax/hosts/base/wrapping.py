@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -31,9 +32,9 @@ def wrap(owner: Any, name: str, around: Around) -> Wrapped:
     original = getattr(owner, name)
     live = [True]
 
+    @functools.wraps(original)  # callers look at the signature
     def replacement(*args: Any, **kwargs: Any) -> Any:
         return around(original, *args, **kwargs) if live[0] else original(*args, **kwargs)
 
-    replacement.__name__ = getattr(original, "__name__", name)
     setattr(owner, name, replacement)
     return Wrapped(owner, name, original, replacement, live)

@@ -10,6 +10,7 @@ from typing import Any
 
 from lorax.cache import default_folder
 from lorax.hosts.base import KnownBase, RetargetOptions, Service, Setting, hashes_from_infotext, restore_names, webui
+from lorax.hosts.base.api import Routes
 from lorax.hosts.base.infotext import HASHES
 from lorax.hosts.base.wrapping import Wrapped, wrap
 from lorax.hosts.forge import encoders, models
@@ -67,10 +68,11 @@ class Forge:
             self._wrapped = [wrap(networks, "load_lora_for_models", self.follower.native.around_load)]
         return True
 
-    def serve(self, _demo: Any, _app: Any) -> None:
+    def serve(self, demo: Any, app: Any) -> None:
         """The WebUI's server has started: every extension is in its place by now."""
         if not self.take_place():
             webui.report(webui.NO_BUILT_IN)
+        Routes(self.service, self, lambda: self.follower.applied).register(demo, app)
 
     def uninstall(self) -> None:
         """Undo `install`: the same objects stand where they stood."""

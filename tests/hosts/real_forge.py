@@ -1,0 +1,83 @@
+"""A real Forge for the contract, from environment variables; nothing of it is in this repository.
+
+``LORAX_FORGE``          its folder (with launch.py)
+``LORAX_FORGE_PYTHON``   the interpreter with its packages (default: its own venv, else this one)
+``LORAX_FORGE_MODELS``   folder with the checkpoints a and b, where b is a relative of a; SD1's width and text encoder, few blocks;
+                         perhaps also deep, with two blocks a level, by which Forge tells whose text encoder a separate file is
+``LORAX_FORGE_DATA``     where data folders are made (default: the system's temporary folder)
+
+Other variables reach the WebUI as they are; pictures depend on ``OMP_NUM_THREADS``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+
+from tests.hosts.real_a1111 import PROBE, ROOT, RealA1111
+
+FLAGS = (
+    "--skip-prepare-environment --skip-torch-cuda-test --skip-version-check --skip-python-version-check --always-cpu --api "
+    "--do-not-download-clip --no-hashing --no-download-sd-model --disable-console-progressbars --server-name 127.0.0.1"
+)
+
+
+def why_not() -> str:
+    """Why a real Forge cannot be started, or an empty string."""
+    for name in ("LORAX_FORGE", "LORAX_FORGE_MODELS"):
+        if not os.environ.get(name):
+            return f"{name} is not set: it names a real Forge (tests/hosts/real_forge.py)"
+    return ""
+
+
+class RealForge(RealA1111):
+    """A Forge of its own process and data folder; it is asked in the same way as AUTOMATIC1111's WebUI."""
+
+    def _fill(self, config: dict[str, Any], extension: bool) -> None:
+        for name in ("Stable-diffusion", "Lora", "Lorax", "VAE", "text_encoder"):
+            (self.models / name).mkdir(parents=True)
+        for path in Path(os.environ["LORAX_FORGE_MODELS"]).iterdir():
+            if path.suffix == ".safetensors":
+                (self.models / "Stable-diffusion" / path.name).symlink_to(path)
+        self._split(self.models / "Stable-diffusion")
+        extensions = self.folder / "extensions"
+        extensions.mkdir()
+        (extensions / "a-probe").symlink_to(PROBE.with_name("forge_probe_extension"))
+        if extension:
+            (extensions / "lorax").symlink_to(ROOT)
+        (self.folder / "config.json").write_text(json.dumps(config))
+
+    def _split(self, checkpoints: Path) -> None:
+        """``split`` is deep, with its text encoder in a file of its own, clip.safetensors."""
+        if not (checkpoints / "deep.safetensors").exists():
+            return
+        tensors, prefix = load_file(checkpoints / "deep.safetensors"), "cond_stage_model.transformer."
+        text = {name.removeprefix(prefix): tensors.pop(name) for name in list(tensors) if name.startswith(prefix)}
+        save_file(tensors, checkpoints / "split.safetensors")
+        save_file(text, self.models / "text_encoder" / "clip.safetensors")
+
+    def _start(self, page: bool, flags: Sequence[str]) -> subprocess.Popen[bytes]:
+        webui = Path(os.environ["LORAX_FORGE"])
+        own = webui / "venv" / "bin" / "python"
+        python = os.environ.get("LORAX_FORGE_PYTHON") or (str(own) if own.is_file() else sys.executable)
+        command = [python, "launch.py", *FLAGS.split(), "--port", str(self.port), "--data-dir", str(self.folder)]
+        command += ["--gradio-allowed-path", str(webui), *flags]
+        environment = {**os.environ, "HF_HUB_OFFLINE": "1", "GRADIO_ANALYTICS_ENABLED": "False", "PYTHONUNBUFFERED": "1"}
+        environment.update(LORAX_CACHE=str(self.folder / "lorax-cache"), CUDA_VISIBLE_DEVICES="")
+        environment.pop("COMMANDLINE_ARGS", None)
+        with self._log.open("wb") as log:
+            return subprocess.Popen(
+                command if page else [*command, "--nowebui"],
+                cwd=webui,
+                env=environment,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
