@@ -335,4 +335,6 @@ def test_status_and_version(bench: Any) -> None:
     report = bench.post("/lorax/v1/transfer", {"adapter": "plain", "target": "b.safetensors", "dtype": "fp32", "output": "made"})
     assert report["verdict"] == "should work"
     bench.switch("b")
-    assert bench.picture("a cat <lorax:made:1>").pixels == bench.picture("a cat <lora:plain-for-b:1>").pixels
+    shutil.copyfile(bench.models / "Lorax" / "made.safetensors", bench.models / "Lora" / "made-copy.safetensors")
+    assert bench.picture("a cat <lora:made-copy:1>").pixels == bench.picture("a cat <lora:plain-for-b:1>").pixels
+    assert "LoraX problems" not in bench.picture("a cat <lorax:made:1>").infotext
