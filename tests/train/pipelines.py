@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -28,14 +29,22 @@ class Live:
     text_encoders: list[nn.Module]
 
 
+@lru_cache(maxsize=8)
+def weights(arch: Arch, seed: int, widths: Widths) -> dict[str, torch.Tensor]:
+    """A sample's tensors, drawn once."""
+    return sample_checkpoint(arch, "diffusers", widths, seed)
+
+
 def live(name: str, seed: int = 0, widths: Widths = TINY) -> Live:
     """diffusers' UNet and transformers' text encoders with a sample's weights."""
     from diffusers import UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
     arch = by_name(name)
-    tensors = sample_checkpoint(arch, "diffusers", widths, seed)
-    unet = UNet2DConditionModel(**diffusers_config(arch, widths)).eval()
+    tensors = weights(arch, seed, widths)
+    with torch.device("meta"):  # the random start that is thrown away is what takes the time
+        unet = UNet2DConditionModel(**diffusers_config(arch, widths)).eval()
+    unet.to_empty(device="cpu")
     unet.load_state_dict({n.removeprefix("unet."): t for n, t in tensors.items() if n.startswith("unet.")})
     encoders: list[nn.Module] = []
     for component, prefix in ((Component.TE1, "text_encoder."), (Component.TE2, "text_encoder_2.")):
