@@ -20,7 +20,7 @@ from lorax.cache import Cache
 from lorax.checkpoint import BaseHashes
 from lorax.device import resolve_device
 from lorax.digest import autov1_hash
-from lorax.errors import Cancelled, FileError, one_line
+from lorax.errors import Cancelled, FileError, LoraxError, one_line
 from lorax.formats import output_metadata, read_adapter, write_adapter
 from lorax.hosts.base import Carried, KnownBase, RetargetOptions, Wish
 from lorax.library import Entry, Library
@@ -210,14 +210,30 @@ class Retargeter:
     def _work(self, job: Job, progress: Progress) -> tuple[Done, str]:
         """`work`, once more on the CPU where the GPU has no room; with a line that says so."""
         try:
-            # a host may call from inside its autocast, where products would be in half precision
-            with torch.no_grad(), torch.autocast(job.settings.device.partition(":")[0], enabled=False):
-                return work(job, self._spans, self._relations, progress), ""
+            return self._work_on(job, progress), ""
         except torch.cuda.OutOfMemoryError:
             torch.cuda.empty_cache()
             again = replace(job, settings=replace(job.settings, device="cpu"))
-            with torch.no_grad(), torch.autocast("cpu", enabled=False):
-                return work(again, self._spans, self._relations, progress), f"{job.adapter.stem}: the GPU had no room, computed on the CPU"
+            return self._work_on(again, progress), f"{job.adapter.stem}: the GPU had no room, computed on the CPU"
+
+    def _work_on(self, job: Job, progress: Progress) -> Done:
+        """`work` in full precision, for a host may call from inside its autocast; with refusals in the words of a prompt."""
+        try:
+            with torch.no_grad(), torch.autocast(job.settings.device.partition(":")[0], enabled=False):
+                return work(job, self._spans, self._relations, progress)
+        except LoraxError as error:
+            raise type(error)(in_words_of_a_prompt(str(error))) from error
+
+
+def in_words_of_a_prompt(message: str) -> str:
+    """A refusal without the command line's options, which a prompt does not have."""
+    for option, words in (
+        ("; --force writes it all the same, as an experiment", ""),
+        (", or use --force", ""),
+        ("--source", "source=<checkpoint>"),
+    ):
+        message = message.replace(option, words)
+    return message
 
 
 def quick_key(path: Path, wish: Wish, base: KnownBase, options: RetargetOptions, bases: Sequence[KnownBase]) -> tuple[object, ...]:

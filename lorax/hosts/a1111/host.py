@@ -46,6 +46,7 @@ class A1111:
 
         extra_networks.register_extra_network(self._tag)
         self.take_place()
+        webui.forget_conds()  # while the extension was disabled, the same tags stood for nothing
 
     def take_place(self) -> bool:
         """Hook and wrappers, once the built-in is registered: callbacks run in an order that we do not choose."""
