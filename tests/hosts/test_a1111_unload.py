@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -110,3 +111,15 @@ def test_the_routes_ask_for_the_password_of_the_api(real: Start) -> None:
             with pytest.raises(Refused) as refused:
                 call()
             assert refused.value.status == 401
+
+
+def test_interrupt_stops_a_transfer(fake: FakeBench) -> None:
+    write_plain(fake)
+    state = sys.modules["modules.shared"].__dict__["state"]
+    state.interrupted = True
+    made = fake.picture("a cat <lorax:plain:1>")
+    assert made.pixels == fake.picture("a cat").pixels
+    assert "the picture was interrupted" in made.infotext
+    assert state.textinfo is None
+    state.interrupted = False
+    assert fake.picture("a cat <lorax:plain:1>").pixels != made.pixels
