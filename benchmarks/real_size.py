@@ -152,12 +152,16 @@ def run(folder: Path, threads: int) -> None:
         command += ["-o", str(out), "--method", method, "--device", "cpu", "--force", "--json"]
         measured = measure(command, threads)
         report = measured.report
-        modules = f"{report['modules_out']} of {report['modules_in']}"
-        print(
-            f"| SDXL → {target}, `--method {method}` | {measured.seconds:.0f} | {measured.cpu_seconds:.0f} | {measured.peak / 2**30:.2f} GiB | {modules} | "
-            f"{report['energy_kept']:.3f} | {report['verdict']} |",
-            flush=True,
+        row = (
+            f"SDXL → {target}, `--method {method}`",
+            f"{measured.seconds:.0f}",
+            f"{measured.cpu_seconds:.0f}",
+            f"{measured.peak / 2**30:.2f} GiB",
+            f"{report['modules_out']} of {report['modules_in']}",
+            f"{report['energy_kept']:.3f}",
+            str(report["verdict"]),
         )
+        print(f"| {' | '.join(row)} |", flush=True)
 
 
 def main() -> None:
