@@ -6,9 +6,8 @@ from argparse import Namespace
 from pathlib import Path
 
 from converter.console import Bars, show, show_json
-from converter.files import check_output, chosen_output, input_paths, require_files
-from converter.transfer import cached_bases
-from lorax import bake_checkpoint, bake_to_json, bake_to_text, open_checkpoint, read_adapter
+from converter.files import chosen_output, input_paths, require_files
+from lorax import bake_checkpoint, bake_to_json, bake_to_text, cached_bases, check_output, open_checkpoint, read_adapter
 
 
 def run(arguments: Namespace) -> int:

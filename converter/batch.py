@@ -13,11 +13,22 @@ from pathlib import Path
 
 import torch
 
-from converter.batch_work import Row, Task, failed, work
 from converter.console import Bars, rows, say, show, show_json
-from converter.files import base_stem, default_output, input_paths, same_file
-from converter.transfer import Written, settings_from
-from lorax import Cancelled, FileError, LoraxError
+from converter.files import input_paths
+from converter.transfer import settings_from
+from lorax import (
+    BatchRow,
+    BatchTask,
+    Cancelled,
+    FileError,
+    LoraxError,
+    Written,
+    base_stem,
+    batch_work,
+    default_output,
+    failed_row,
+    same_file,
+)
 
 FAILED = 1
 
@@ -75,14 +86,14 @@ def check_folder(out: Path, inputs: Iterable[Path], adapters: Iterable[Path], ta
     out.mkdir(parents=True, exist_ok=True)
 
 
-def split(arguments: Namespace, adapters: Sequence[Path], targets: Sequence[str]) -> list[Task]:
+def split(arguments: Namespace, adapters: Sequence[Path], targets: Sequence[str]) -> list[BatchTask]:
     """The work by target; the adapters of one target are spread over several tasks only where processes would be idle."""
     share = max(1, math.ceil(arguments.jobs / len(targets)))
     size = max(1, math.ceil(len(adapters) / share))
     settings = settings_from(arguments)
     threads = max(1, torch.get_num_threads() // min(arguments.jobs, len(targets) * share))
     return [
-        Task(
+        BatchTask(
             source=arguments.source,
             target=target,
             adapters=tuple(adapters[i : i + size]),
@@ -98,12 +109,12 @@ def split(arguments: Namespace, adapters: Sequence[Path], targets: Sequence[str]
     ]
 
 
-def _one_by_one(tasks: Sequence[Task]) -> Iterator[Row]:
+def _one_by_one(tasks: Sequence[BatchTask]) -> Iterator[BatchRow]:
     threads = torch.get_num_threads()
     try:
         with Bars() as progress:
             for task in tasks:
-                yield from work(task, progress)
+                yield from batch_work(task, progress)
     finally:
         torch.set_num_threads(threads)
 
@@ -123,15 +134,15 @@ def _poll(text: str, done: int, total: int) -> None:
         raise Cancelled("stopped")
 
 
-def _work_in_process(task: Task) -> list[Row]:
-    return list(work(task, _poll))
+def _work_in_process(task: BatchTask) -> list[BatchRow]:
+    return list(batch_work(task, _poll))
 
 
-def _side_by_side(tasks: Sequence[Task], jobs: int) -> Iterator[Row]:
+def _side_by_side(tasks: Sequence[BatchTask], jobs: int) -> Iterator[BatchRow]:
     context = multiprocessing.get_context("spawn")
     stop = context.Event()
     with ProcessPoolExecutor(min(jobs, len(tasks)), context, _begin, (stop,)) as pool, Bars() as progress:
-        pending: dict[Future[list[Row]], Task] = {pool.submit(_work_in_process, task): task for task in tasks}
+        pending: dict[Future[list[BatchRow]], BatchTask] = {pool.submit(_work_in_process, task): task for task in tasks}
         try:
             while pending:
                 progress("batch", len(tasks) - len(pending), len(tasks))
@@ -143,23 +154,23 @@ def _side_by_side(tasks: Sequence[Task], jobs: int) -> Iterator[Row]:
             raise
 
 
-def _rows_of(future: Future[list[Row]], task: Task) -> list[Row]:
+def _rows_of(future: Future[list[BatchRow]], task: BatchTask) -> list[BatchRow]:
     try:
         found = future.result()
     except Exception as error:
-        found = [failed(task, adapter, f"the process died: {error}") for adapter in task.adapters]
+        found = [failed_row(task, adapter, f"the process died: {error}") for adapter in task.adapters]
     for row in found:
         say(f"{row.adapter} → {row.target}: {row.state}{f' ({row.message})' if row.message else ''}")
     return found
 
 
-def document(found: Sequence[Row]) -> dict[str, object]:
+def document(found: Sequence[BatchRow]) -> dict[str, object]:
     """The outcome for ``--json``."""
     states = ("done", "kept", "refused", "failed")
     return {**{state: sum(r.state == state for r in found) for state in states}, "rows": [r.as_json() for r in found]}
 
 
-def table(found: Sequence[Row]) -> str:
+def table(found: Sequence[BatchRow]) -> str:
     """The outcome for a terminal."""
     head = ("adapter", "target", "result", "modules", "energy kept", "time")
     body = [(r.adapter, r.target, r.state, r.modules, r.energy, f"{r.seconds:.1f} s" if r.seconds else "–") for r in found]

@@ -13,13 +13,15 @@ import torch
 
 from converter.console import Bars, rows, say, show, show_json
 from converter.demo_models import Kin, build
-from converter.transfer import Written, carry_out, save_report
+from converter.transfer import save_report
 from lorax import (
     Bases,
     FileError,
     Progress,
     TransferReport,
     TransferSettings,
+    Written,
+    carry_out,
     index_to_html,
     open_checkpoint,
     plan_transfer,

@@ -6,9 +6,9 @@ from argparse import Namespace
 from pathlib import Path
 
 from converter.console import Bars, show, show_json
-from converter.files import check_output, chosen_output, input_paths, require_files
-from converter.transfer import DTYPES, cached_bases
+from converter.files import chosen_output, input_paths, require_files
 from lorax import (
+    DTYPES,
     Adapter,
     BaseHint,
     Checkpoint,
@@ -16,6 +16,8 @@ from lorax import (
     Progress,
     Reformed,
     TransferSettings,
+    cached_bases,
+    check_output,
     export_adapter,
     open_checkpoint,
     output_metadata,

@@ -5,9 +5,10 @@ from __future__ import annotations
 from argparse import Namespace
 
 from converter.console import Bars, say, show, show_json
-from converter.files import check_output, input_paths, json_text, write_report
+from converter.files import input_paths, json_text, write_report
 from lorax import (
     Component,
+    check_output,
     compute_similarity,
     open_checkpoint,
     resolve_device,

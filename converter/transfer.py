@@ -6,53 +6,38 @@ import time
 from argparse import Namespace
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
-
-import torch
+from typing import Any
 
 from converter.console import Bars, say, show, show_json
-from converter.files import check_output, chosen_output, default_output, input_paths, json_text, require_files, write_report
-from converter.sources import find_source
+from converter.files import chosen_output, input_paths, json_text, require_files, write_report
 from lorax import (
     Adapter,
-    Bases,
-    Cache,
     Checkpoint,
     Component,
     Progress,
     TransferPlan,
     TransferReport,
     TransferSettings,
-    copy_sidecars,
-    default_folder,
+    Written,
+    cached_bases,
+    carry_out,
+    check_output,
+    default_output,
+    find_source,
     open_checkpoint,
-    output_metadata,
     plan_to_json,
     plan_to_text,
     plan_transfer,
     read_adapter,
-    run_plan,
     to_html,
     to_json,
     to_markdown,
     to_text,
-    write_adapter,
 )
 
-DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 REFUSED = 3
-
-
-@dataclass(frozen=True)
-class Written:
-    """How the output is written."""
-
-    path: Path
-    format: Literal["kohya", "peft"] = "kohya"
-    dtype: str = "fp16"
-    overwrite: bool = False
 
 
 def run(arguments: Namespace) -> int:
@@ -112,83 +97,14 @@ def open_all(arguments: Namespace, stack: ExitStack, progress: Progress) -> tupl
     target = stack.enter_context(open_checkpoint(arguments.target))
     spec: str | None = arguments.source
     if spec == "auto":
-        spec = find_source(read_adapter(arguments.adapter), [Path(d) for d in arguments.checkpoints], progress)
+        adapter = read_adapter(arguments.adapter)
+        match = find_source(adapter, [Path(d) for d in arguments.checkpoints], progress)
+        spec = str(match.path)
+        if match.by == "name":
+            say(f"warning: '{spec}' was found by its name alone; '{adapter.name}' has no hash of its base")
         say(f"source base: {spec}")
     source = None if spec is None else stack.enter_context(open_checkpoint(spec))
-    return read_adapter(arguments.adapter, source.arch if source else None), source, target
-
-
-def carry_out(
-    plan: TransferPlan,
-    adapter: Adapter,
-    source: Checkpoint | None,
-    target: Checkpoint,
-    written: Written,
-    bases: Bases | None = None,
-    progress: Progress | None = None,
-) -> TransferReport:
-    """Run the plan and write the adapter with its metadata and sidecars; the report says where it is."""
-    progress = progress or _silent
-    start = time.perf_counter()
-    done = run_plan(plan, adapter, source, target, bases, progress)
-    metadata = output_metadata(
-        adapter,
-        target.name,
-        target.hashes(lambda done, total: progress("hashing the target for its metadata", done >> 20, max(1, total >> 20))),
-        target.arch,
-        written.path.stem,
-        {layer: factors.rank for layer, factors in done.modules.items()},
-        settings_record(plan.settings, written),
-        source_name=source.name if source else None,
-        prediction_type=target.prediction_type,
-        summary=summary(done.report),
-    )
-    write_adapter(
-        written.path,
-        done.modules,
-        target.arch,
-        shapes=done.shapes,
-        format=written.format,
-        dtype=DTYPES[written.dtype],
-        metadata=metadata,
-        overwrite=written.overwrite,
-    )
-    if adapter.path is not None:
-        copy_sidecars(adapter.path, written.path, overwrite=written.overwrite)
-    return replace(done.report, output=str(written.path), seconds=time.perf_counter() - start, extra=provenance(metadata))
-
-
-def settings_record(settings: TransferSettings, written: Written) -> dict[str, str]:
-    """The settings that decide what is in the file, as strings; where and how fast it was made does not."""
-    values = {**asdict(settings), "format": written.format, "dtype": written.dtype}
-    for name in ("force", "device"):
-        del values[name]
-    values["components"] = None if settings.components is None else ",".join(str(c) for c in settings.components)
-    values["only"], values["skip"] = ",".join(settings.only), ",".join(settings.skip)
-    return {name: str(value) for name, value in values.items() if value not in (None, "")}
-
-
-def summary(report: TransferReport) -> dict[str, str]:
-    """What the file itself says about its making."""
-    plan, kept = report.plan, report.energy_kept
-    return {
-        "method": plan.method,
-        "verdict": plan.verdict,
-        "modules_in": str(report.modules_in),
-        "modules_out": str(report.modules_out),
-        "energy_kept": "" if kept is None else f"{kept:.4f}",
-    }
-
-
-def provenance(metadata: dict[str, str]) -> dict[str, str]:
-    """The lines of a report that say what the file was made from."""
-    names = {
-        "adapter sha256": "lorax.source_adapter_sha256",
-        "target sha256": "ss_new_sd_model_hash",
-        "made by": "lorax.version",
-    }
-    found = {title: metadata[key] for title, key in names.items() if metadata.get(key)}
-    return {title: f"LoRA-X {value}" if title == "made by" else value for title, value in found.items()}
+    return read_adapter(arguments.adapter, source.arch if source else None, likely=target.arch), source, target
 
 
 def save_report(path: Path | None, report: TransferReport, force: bool, quiet: bool = False) -> None:
@@ -213,12 +129,3 @@ def _show_plan(arguments: Namespace, plan: TransferPlan, adapter: Adapter) -> in
         write_report(arguments.report, forms, arguments.force)
         say(f"report: {arguments.report}")
     return REFUSED if plan.verdict == "not transferable" and not plan.settings.force else 0
-
-
-def cached_bases() -> Bases:
-    """Singular vectors of bases, kept in the user's cache folder (``$LORAX_CACHE``) for the next time."""
-    return Bases(Cache(default_folder()))
-
-
-def _silent(text: str, done: int, total: int) -> None:
-    pass

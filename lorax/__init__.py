@@ -5,6 +5,22 @@ The river: ``read_adapter``, ``open_checkpoint`` → ``plan_transfer`` → ``run
 
 from __future__ import annotations
 
+from lorax.actions import (
+    DTYPES,
+    Written,
+    base_stem,
+    cached_bases,
+    carry_out,
+    check_output,
+    default_output,
+    find_source,
+    inspect_file,
+    same_file,
+)
+from lorax.actions import Row as BatchRow
+from lorax.actions import Task as BatchTask
+from lorax.actions import failed as failed_row
+from lorax.actions import work as batch_work
 from lorax.adapter import Adapter, AdapterModule, BaseHint, Native, Offset, Spectral
 from lorax.archs import ARCHS
 from lorax.bake import BakeReport
@@ -75,6 +91,7 @@ from lorax.version import VERSION
 
 __all__ = [
     "ARCHS",
+    "DTYPES",
     "VERSION",
     "Adapter",
     "AdapterModule",
@@ -84,6 +101,8 @@ __all__ = [
     "BaseHint",
     "BaseMismatch",
     "Bases",
+    "BatchRow",
+    "BatchTask",
     "Cache",
     "Cancelled",
     "Catalog",
@@ -120,20 +139,30 @@ __all__ = [
     "UnknownFormat",
     "UnsafeFile",
     "WouldOverwrite",
+    "Written",
     "adapter_to_json",
     "autov1_hash",
     "bake_checkpoint",
     "bake_to_json",
     "bake_to_text",
+    "base_stem",
+    "batch_work",
+    "cached_bases",
+    "carry_out",
+    "check_output",
     "checkpoint_to_json",
     "compute_basis",
     "compute_similarity",
     "copy_sidecars",
     "default_folder",
+    "default_output",
     "export_adapter",
+    "failed_row",
+    "find_source",
     "fingerprint",
     "flatten_weight",
     "index_to_html",
+    "inspect_file",
     "inspection_to_text",
     "one_line",
     "open_checkpoint",
@@ -148,6 +177,7 @@ __all__ = [
     "relate",
     "resolve_device",
     "run_plan",
+    "same_file",
     "sha256_file",
     "similarity_to_html",
     "similarity_to_json",

@@ -25,10 +25,12 @@ LEVELS: dict[str, int] = {
             ("transfer", "bake"),
             ("export",),
             ("render",),
+            ("actions",),
             ("__init__",),
             ("hosts",),
             ("retarget",),
-            ("ui", "train"),
+            ("train",),
+            ("ui",),
         )
     )
     for name in names

@@ -1,19 +1,22 @@
-"""``--source auto``: the base that an adapter's metadata names, found among known checkpoints."""
+"""The base that an adapter's metadata names, found among the checkpoints of some folders."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from converter.console import say
-from lorax import Adapter, Catalog, FileError, Progress, SourceNeeded, default_folder
+from lorax.adapter import Adapter
+from lorax.cache import default_folder
+from lorax.catalog import Catalog, Match
+from lorax.errors import FileError, SourceNeeded
+from lorax.transfer.types import Progress
 
 MEGABYTE = 1 << 20
 
 
-def find_source(adapter: Adapter, folders: list[Path], progress: Progress) -> str:
-    """The path of the adapter's base; SourceNeeded where it is not in `folders`, or only a file of its name is.
+def find_source(adapter: Adapter, folders: list[Path], progress: Progress) -> Match:
+    """The adapter's base; SourceNeeded where it is not in `folders`, or only a file of its name is.
 
-    Hashes are proof; a name is taken with a warning, and only where the metadata has no hash to hold against it.
+    Hashes are proof; a name (`Match.by`) is a guess, taken only where the metadata has no hash to hold against it.
     """
     if not folders:
         raise SourceNeeded("'--source auto' needs to know where the checkpoints are: give --checkpoints DIR")
@@ -35,6 +38,4 @@ def find_source(adapter: Adapter, folders: list[Path], progress: Progress) -> st
             f"'{match.path}' has the name of the base of '{adapter.name}' ({hint}), but not its hash: "
             "if it is the same model in another precision, give it with --source"
         )
-    if match.by == "name":
-        say(f"warning: '{match.path}' was found by its name alone; '{adapter.name}' has no hash of its base")
-    return str(match.path)
+    return match

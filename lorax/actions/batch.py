@@ -11,27 +11,17 @@ from typing import Any
 
 import torch
 
-from converter.files import base_stem, default_output
-from converter.transfer import Written, cached_bases, carry_out, save_report, settings_record
-from lorax import (
-    Cancelled,
-    Checkpoint,
-    FileError,
-    LayerId,
-    LoraxError,
-    NotTransferable,
-    Progress,
-    Relation,
-    TransferReport,
-    TransferSettings,
-    WouldOverwrite,
-    open_checkpoint,
-    open_tensors,
-    plan_transfer,
-    read_adapter,
-    relate,
-    sha256_file,
-)
+from lorax.actions.files import base_stem, default_output
+from lorax.actions.transfer import Written, cached_bases, carry_out, settings_record
+from lorax.checkpoint import Checkpoint, open_checkpoint
+from lorax.digest import sha256_file
+from lorax.errors import Cancelled, FileError, LoraxError, NotTransferable, WouldOverwrite
+from lorax.formats import read_adapter
+from lorax.layers import LayerId
+from lorax.render import to_html
+from lorax.safefile import open_tensors, write_text
+from lorax.transfer.plan import Relation, plan_transfer, relate
+from lorax.transfer.types import Progress, TransferReport, TransferSettings
 
 
 @dataclass(frozen=True)
@@ -64,6 +54,7 @@ class Row:
     modules_in: int | None = None
     modules_out: int | None = None
     energy_kept: float | None = None
+    verdict: str = ""
     seconds: float = 0.0
 
     @property
@@ -135,7 +126,7 @@ class _Pair:
         written = replace(self.task.written, path=self._output(path))
         report = carry_out(plan, adapter, self.source, self.target, written, self.bases, self.progress)
         if self.task.reports:
-            save_report(written.path.with_suffix(".html"), report, self.task.written.overwrite)
+            write_text(written.path.with_suffix(".html"), to_html(report), overwrite=self.task.written.overwrite)
         return self._done(path, report)
 
     def _done(self, path: Path, report: TransferReport) -> Row:
@@ -147,6 +138,7 @@ class _Pair:
             modules_in=report.modules_in,
             modules_out=report.modules_out,
             energy_kept=report.energy_kept,
+            verdict=report.plan.verdict,
             seconds=report.seconds,
         )
 
