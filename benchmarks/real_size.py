@@ -141,10 +141,8 @@ def measure(command: list[str], threads: int) -> Measured:
 
 
 def run(folder: Path, threads: int) -> None:
-    print(
-        "| transfer of a rank-32 LoRA (attention and feed-forward) | seconds | CPU seconds | peak RssAnon | modules | energy kept | verdict |"
-    )
-    print("| --- | --- | --- | --- | --- | --- | --- |")
+    columns = ("rank-32 LoRA (attention, FF)", "seconds", "CPU seconds", "peak RssAnon", "modules", "energy kept", "verdict")
+    print(f"| {' | '.join(columns)} |\n|{' --- |' * len(columns)}")
     for target, method in (("finetune", "auto"), ("ssd1b", "auto"), ("finetune", "project"), ("ssd1b", "project")):
         out = folder / f"out-{target}-{method}.safetensors"
         command = [sys.executable, "-m", "converter", "transfer", str(folder / "lora.safetensors")]
