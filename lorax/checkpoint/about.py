@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from lorax.checkpoint.decode import read_float
 from lorax.checkpoint.sources import scheduler_prediction
 from lorax.layers import Component, Layer, LayerId, LayerSpec
 from lorax.safefile import TensorFile
+from lorax.safefile.gguf import TYPES
 from lorax.structure import Arch
 
 _CONV_IN = LayerId(Component.UNET, "conv_in")
@@ -74,3 +75,11 @@ def notes_on(arch: Arch, layers: Mapping[LayerId, Layer], missing: Sequence[Laye
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         yield f"the text encoder lacks {missing[0].id}{more}"
+
+
+def notes_on_files(files: Iterable[TensorFile]) -> Iterator[str]:
+    """One line for each file whose weights are not the ones that the model was made with."""
+    for file in dict.fromkeys(files):
+        types = file.metadata.get(TYPES, "")
+        if "Q" in types:
+            yield f"quantised ({types}): weights are read as the numbers that they stand for"

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from lorax.archs import family_parent
-from lorax.checkpoint.about import layout_name, notes_on, predicting, prediction_type
+from lorax.checkpoint.about import layout_name, notes_on, notes_on_files, predicting, prediction_type
 from lorax.checkpoint.decode import FLOATS
 from lorax.checkpoint.model import About, Checkpoint
 from lorax.checkpoint.parts import BESIDE, Found, Part, find_parts, unplaced
@@ -44,12 +44,13 @@ def _assemble(paths: tuple[Path, ...], sources: Sequence[Source]) -> Checkpoint:
     counted, unused = _rest(found, placed.values(), layers.values())
     files = {component: part.file for component, part in placed.items()}
     prediction = prediction_type(paths[0], arch, layers, files)
+    notes = (*notes_on(arch, layers, missing, family_parent(arch.family).components), *notes_on_files(files.values()))
     about = About(
         name="+".join(path.stem if path.is_file() else path.resolve().name for path in paths),
         paths=paths,
         layout=layout_name(paths, arch.components),
         prediction_type=prediction,
-        notes=tuple(notes_on(arch, layers, missing, family_parent(arch.family).components)),
+        notes=notes,
         counted=counted,
         unused=tuple(unused),
     )

@@ -1,4 +1,4 @@
-"""Files of tensors: safetensors, sharded sets and pickles read lazily; safetensors and text written whole or not at all."""
+"""Files of tensors: safetensors, GGUF, sharded sets and pickles read lazily; safetensors and text written whole or not at all."""
 
 from __future__ import annotations
 

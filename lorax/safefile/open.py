@@ -6,20 +6,23 @@ from pathlib import Path
 
 from lorax.errors import MalformedFile, one_line
 from lorax.header import MAX_HEADER
+from lorax.safefile.gguf import MAGIC, GgufFile
 from lorax.safefile.pickles import PickleFile
 from lorax.safefile.read import SafetensorsFile, TensorFile, open_binary
 
 
 def open_tensors(path: Path) -> TensorFile:
-    """Open a file of tensors for what it is, whatever its suffix: safetensors, or a pickle that holds tensors only.
+    """Open a file of tensors for what it is, whatever its suffix: safetensors, GGUF, or a pickle that holds tensors only.
 
-    Raises FileError where it cannot be opened, MalformedFile where it is neither, UnsafeFile for a pickle with more in it.
+    Raises FileError where it cannot be opened, MalformedFile where it is none of them, UnsafeFile for a pickle with more in it.
     """
     path = Path(path)
     with open_binary(path) as file:
         start = file.read(512)
     if (reason := _not_tensors(start)) is not None:
         raise MalformedFile(one_line(f"'{path}' {reason}."))
+    if start.startswith(MAGIC):
+        return GgufFile(path)
     return PickleFile(path) if is_pickle(start) else SafetensorsFile(path)
 
 
@@ -40,8 +43,6 @@ def _not_tensors(start: bytes) -> str | None:
         return "is a Git LFS pointer, not the file itself; download the real file (git lfs pull)"
     if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head", b"<!--")):
         return "is a web page, not a model; the download needs a login or another link"
-    if start.startswith(b"GGUF"):
-        return "is a GGUF file, which is not read; give the .safetensors file it was made from"
     if (beginning := _as_text(start)) is not None:
         return f"is a text file, not a file of tensors; it begins {beginning[:40]!r}"
     return None

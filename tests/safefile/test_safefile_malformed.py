@@ -28,7 +28,6 @@ class TestMalformedFiles:
             (b"Entry not found", "is a text file, not a file of tensors; it begins 'Entry not found'"),
             ("köln " * 200, "is a text file"),
             (b'{"error":"denied"}', "is a text file"),
-            (b"GGUF\x03\x00\x00\x00", "is a GGUF file"),
         ],
     )
     def test_not_a_file_of_tensors(self, tmp_path: Path, content: bytes | str, message: str):
