@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from lorax.adapter import Adapter, BaseHint, Fingerprint
+from lorax.adapter import Adapter, BaseHint, Fingerprint, Offset
 from lorax.digest import sshs_hashes
 from lorax.errors import MalformedAdapter
 from lorax.formats import kohya, native, peft
@@ -45,15 +45,16 @@ __all__ = [
 ]
 
 
-def read_adapter(path: str | Path, arch: Arch | None = None) -> Adapter:
+def read_adapter(path: str | Path, arch: Arch | None = None, *, likely: Arch | None = None) -> Adapter:
     """The adapter in a file, of any dialect and kind.
 
-    arch: resolve the names against this architecture; None: against the family that the names fit, unpruned.
+    arch: resolve the names against this architecture; None: against the known one that places most of them, a family's
+    unpruned parent before its prunings. likely: one more to try then, such as the target's, which may be a pruning of its own.
     Raises UnknownFormat where it is no adapter that we know, MalformedAdapter where its tensors make no sense, BaseMismatch
     where it is for another architecture than the given one.
     """
     with open_tensors(Path(path)) as file:
-        adapter = read_file(file, DIALECTS, arch)
+        adapter = read_file(file, DIALECTS, arch, likely)
         found = native.read_native(adapter, file.tensors)
     return adapter if found is None else replace(adapter, native=found, format="lorax")
 
@@ -64,6 +65,7 @@ def write_adapter(
     arch: Arch,
     *,
     shapes: Mapping[LayerId, tuple[int, ...]],
+    offsets: Mapping[LayerId, Offset] | None = None,
     format: Format = "kohya",
     dtype: torch.dtype = torch.float16,
     metadata: Mapping[str, str],
@@ -72,13 +74,15 @@ def write_adapter(
     """Write a standard LoRA: factors and alpha (= rank) only, conv as [r, in, kh, kw] and [out, r, 1, 1].
 
     shapes: the weight shapes of the layers. metadata: see `output_metadata`; the hashes of the file itself are added.
+    offsets: biases and norms, which only the WebUIs' own loaders take, under kohya names; a file for others has none.
     Modules of rank 0 are left out. Raises MalformedAdapter where nothing is left, WouldOverwrite and FileError as
     `write_safetensors`.
     """
     stored = stored_factors(modules, shapes, dtype, one_rank=format == "peft")
     if not stored:
         raise MalformedAdapter("There is nothing to write: no module has a delta.")
-    _write(Path(path), (kohya if format == "kohya" else peft).tensors(stored, arch), metadata, overwrite)
+    beside = kohya.offset_tensors(offsets or {}, arch, dtype)
+    _write(Path(path), (kohya if format == "kohya" else peft).tensors(stored, arch) | beside, metadata, overwrite)
 
 
 def write_self_contained(

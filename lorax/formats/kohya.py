@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+import torch
 from torch import Tensor
 
+from lorax.adapter import Offset
 from lorax.archs import kohya_name, kohya_names
-from lorax.layers import LayerId
+from lorax.layers import LayerId, LayerKind
 from lorax.structure import Arch
 
 NAME: str = "kohya"
@@ -53,4 +55,19 @@ def tensors(factors: Mapping[LayerId, tuple[Tensor, Tensor, Tensor]], arch: Arch
     for layer, (down, up, alpha) in factors.items():
         name = kohya_name(arch, layer)
         out |= {f"{name}.lora_down.weight": down, f"{name}.lora_up.weight": up, f"{name}.alpha": alpha}
+    return out
+
+
+def offset_tensors(offsets: Mapping[LayerId, Offset], arch: Arch, dtype: torch.dtype) -> dict[str, Tensor]:
+    """``w_norm`` and ``b_norm`` of a norm, always both, for hosts take them together; ``diff_b`` of any other layer."""
+    out: dict[str, Tensor] = {}
+    specs = arch.specs()
+    for layer, offset in offsets.items():
+        name, parts = kohya_name(arch, layer), (offset.weight, offset.bias)
+        if specs[layer].kind == LayerKind.NORM:
+            like = next(t for t in parts if t is not None)
+            weight, bias = (torch.zeros_like(like) if t is None else t for t in parts)
+            out |= {f"{name}.w_norm": weight.to(dtype), f"{name}.b_norm": bias.to(dtype)}
+        elif offset.bias is not None:
+            out[f"{name}.diff_b"] = offset.bias.to(dtype)
     return out

@@ -57,11 +57,11 @@ class Listing:
     """Tensor names of no module, each with its reason."""
 
 
-def read_file(file: TensorFile, dialects: Sequence[Dialect], arch: Arch | None) -> Adapter:
+def read_file(file: TensorFile, dialects: Sequence[Dialect], arch: Arch | None, likely: Arch | None = None) -> Adapter:
     """The adapter in an opened file. Errors name the file and, where there is one, the module."""
     name = Path(file.path).name
     dialect, listing = _list(name, file, dialects)
-    arch = _arch(name, dialect, listing, file, arch)
+    arch = _arch(name, dialect, listing, file, arch, likely)
     try:
         modules, offsets, unmatched = _place(dialect, listing, file, arch)
     except MalformedAdapter as e:
@@ -110,9 +110,13 @@ def _list(name: str, file: TensorFile, dialects: Sequence[Dialect]) -> tuple[Dia
     return dialect, Listing({m: tuple(leaves) for m, leaves in modules.items()}, tuple(strays))
 
 
-def _arch(name: str, dialect: Dialect, listing: Listing, file: TensorFile, given: Arch | None) -> Arch:
-    """The architecture whose names place the file: the given one, else the family that places most modules."""
-    placed = {arch: sum(m in dialect.names(arch) for m in listing.modules) for arch in (*map(family_parent, FAMILIES), *ARCHS)}
+def _arch(name: str, dialect: Dialect, listing: Listing, file: TensorFile, given: Arch | None, likely: Arch | None) -> Arch:
+    """The architecture whose names place the file: the given one, else that which places most modules.
+
+    Of equals the parent of a family comes first: its prunings have the same names for other blocks' descendants.
+    """
+    candidates = (*map(family_parent, FAMILIES), *([_completed(likely)] if likely else ()), *ARCHS)
+    placed = {arch: sum(m in dialect.names(arch) for m in listing.modules) for arch in candidates}
     if given is not None:
         given = _completed(given)
         placed = {given: sum(m in dialect.names(given) for m in listing.modules), **placed}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
+import time
 from collections.abc import Callable, Generator, Hashable, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -22,19 +23,20 @@ from lorax.device import resolve_device
 from lorax.digest import autov1_hash
 from lorax.errors import Cancelled, FileError, LoraxError, one_line
 from lorax.formats import output_metadata, read_adapter, write_adapter
-from lorax.hosts.base import Carried, KnownBase, RetargetOptions, Wish
+from lorax.hosts.base import Carried, Forecast, KnownBase, RetargetOptions, Wish
 from lorax.library import Entry, Library
 from lorax.render import to_json
+from lorax.retarget.forecast import Forecasts, forecast_of, refusal
 from lorax.retarget.index import FileIndex, stamp
 from lorax.retarget.source import Found, find_source
 from lorax.retarget.store import Store, told
-from lorax.retarget.warming import Warmer
-from lorax.retarget.work import Done, Job, Relations, require_source, summarise, whole_attention, work
+from lorax.retarget.warming import PAUSE, Warmer
+from lorax.retarget.work import Done, Job, Relations, losses, planned, require_source, summarise, work
 from lorax.transfer.types import Progress, TransferSettings, no_progress
 from lorax.version import VERSION
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
-ALGORITHM = "1"
+ALGORITHM = "2"
 """Of what a transferred file holds: raise it when the same inputs give other tensors."""
 
 
@@ -64,6 +66,8 @@ class Retargeter:
         self._lock = threading.Lock()
         self._waiting: list[Hashable] = []
         self._warmer = Warmer(lambda wish, base, options, progress: self.carry(wish, base, options, progress, patient=True))
+        self._forecasts = Forecasts(folders.cache / "forecasts.json", self._quick, self._foresee)
+        self._idle: Callable[[], bool] = lambda: True
 
     def entries(self) -> Sequence[Entry]:
         if not self._library.entries():
@@ -89,9 +93,19 @@ class Retargeter:
         """`carry` in the background; a later call replaces an earlier one."""
         self._warmer.want([(wish, base, options) for wish in wishes if not wish.silent])
 
+    def forecast(self, name: str, base: KnownBase, options: RetargetOptions) -> Forecast | None:
+        """What is known already, without any work; None: not yet."""
+        return self._forecasts.known((Wish(name), base, options))
+
+    def foresee(self, names: Sequence[str], base: KnownBase, options: RetargetOptions, idle: Callable[[], bool]) -> None:
+        """Find the forecasts of these adapters in the background, while `idle`; a later call replaces an earlier one."""
+        self._idle = idle
+        self._forecasts.want([(Wish(name), base, options) for name in names])
+
     def close(self) -> None:
         """Stop the background work."""
         self._warmer.want([])
+        self._forecasts.want([])
 
     @property
     def warming(self) -> bool:
@@ -174,16 +188,26 @@ class Retargeter:
         report = done.transferred.report
         if job.source is None and not done.adapter.retargeted:
             note = f"{done.adapter.name} {job.source_reason}: used on {base.name} by name and shape, nothing could be checked"
+        note = "; ".join(filter(None, (note, *losses(done))))
         known_by = done.adapter.metadata.get("sshs_model_hash", "")[:12] or self._index.sha256(path)[:12]
         told_there = told(known_by, summarise(job, report), report.plan.verdict, note)
-        modules, shapes = whole_attention(done)
+        hosted, arch = done.hosted, replace(done.arch, kohya_unet="single_file")
         metadata = {**metadata_of(job, done, path.stem), **told_there}
         output = self._store.path(digest)
         try:
             output.parent.mkdir(parents=True, exist_ok=True)
         except OSError as e:
             raise FileError(one_line(f"'{output.parent}' cannot be made: {e.strerror or e}; choose another cache folder")) from None
-        write_adapter(output, modules, done.arch, shapes=shapes, dtype=torch.float32, metadata=metadata, overwrite=True)
+        write_adapter(
+            output,
+            hosted.modules,
+            arch,
+            shapes=hosted.shapes,
+            offsets=hosted.offsets,
+            dtype=torch.float32,
+            metadata=metadata,
+            overwrite=True,
+        )
         self._store.trim(output)
         return Carried(wish.name, output, digest, known_by, summarise(job, report), report.plan.verdict, note)
 
@@ -206,6 +230,32 @@ class Retargeter:
 
     def _source(self, adapter: Adapter, wish: Wish, options: RetargetOptions) -> Found:
         return find_source(adapter, wish, options, self._known_bases(), self._index)
+
+    def _quick(self, wish: Wish, base: KnownBase, options: RetargetOptions) -> Hashable:
+        return quick_key(self._library.find(wish.name).path, wish, base, options, self._known_bases())
+
+    def _foresee(self, wish: Wish, base: KnownBase, options: RetargetOptions, progress: Progress) -> Forecast:
+        """The verdict of the plan; waits while the host is busy, and gives way to a picture that waits for an adapter."""
+        giving_way = self._giving_way(progress, "forecast")
+
+        def waiting(text: str, done: int, total: int) -> None:
+            giving_way(text, done, total)
+            while not self._idle():
+                time.sleep(PAUSE)
+                giving_way(text, done, total)
+
+        path = self._library.find(wish.name).path
+        with self._turn((), True, progress):
+            try:
+                job = self._job(path, wish, base, options, waiting)
+                digest = job_digest(job, self._index.sha256(path))
+                return self._forecasts.by_content(digest, lambda: self._plan(job, waiting))
+            except LoraxError as error:
+                return refusal(type(error)(in_words_of_a_prompt(str(error))))
+
+    def _plan(self, job: Job, progress: Progress) -> Forecast:
+        with torch.no_grad(), planned(job, self._relations, progress) as made:
+            return forecast_of(made.plan, job)
 
     def _work(self, job: Job, progress: Progress) -> tuple[Done, str]:
         """`work`, once more on the CPU where the GPU has no room; with a line that says so."""

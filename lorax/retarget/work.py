@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-
-import torch
 
 from lorax.adapter import Adapter
 from lorax.bases import Bases
@@ -16,13 +15,11 @@ from lorax.errors import NotTransferable, SourceNeeded
 from lorax.formats import read_adapter
 from lorax.hosts.base import KnownBase
 from lorax.layers import LayerId
-from lorax.linalg import Factors
+from lorax.retarget.hosted import Hosted, hosted
 from lorax.structure import Arch
 from lorax.transfer.plan import Relation, plan_transfer, relate
 from lorax.transfer.run import Transferred, run_plan
-from lorax.transfer.types import Progress, TransferReport, TransferSettings
-
-_ATTENTION = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.out_proj")
+from lorax.transfer.types import Progress, TransferPlan, TransferReport, TransferSettings
 
 
 @dataclass(frozen=True)
@@ -46,6 +43,7 @@ class Done:
 
     adapter: Adapter
     transferred: Transferred
+    hosted: Hosted
     arch: Arch
     prediction_type: str | None
 
@@ -73,20 +71,41 @@ class Relations:
         return relation
 
 
-def work(job: Job, bases: Bases, relations: Relations, progress: Progress) -> Done:
-    """Plan and run. Raises LoraxError as `plan_transfer` and `run_plan` do."""
+@dataclass(frozen=True, eq=False)
+class Planned:
+    """A job's opened files and its plan."""
+
+    adapter: Adapter
+    source: Checkpoint | None
+    target: Checkpoint
+    plan: TransferPlan
+
+
+@contextmanager
+def planned(job: Job, relations: Relations, progress: Progress) -> Generator[Planned]:
+    """Open and plan. Raises LoraxError as `plan_transfer` does."""
     with open_checkpoint(job.target.spec) as target:
         if job.source is None:
-            adapter = _made_for(read_adapter(job.adapter), job, target)
+            adapter = _made_for(read_adapter(job.adapter, likely=target.arch), job, target)
             settings = replace(job.settings, force=True) if adapter.retargeted else job.settings
-            plan = plan_transfer(adapter, None, target, settings, progress=progress)
-            return Done(adapter, run_plan(plan, adapter, None, target, bases, progress), target.arch, target.prediction_type)
+            yield Planned(adapter, None, target, plan_transfer(adapter, None, target, settings, progress=progress))
+            return
         with open_checkpoint(job.source.spec) as source:
             adapter = read_adapter(job.adapter, source.arch)
             related = adapter.family == source.arch.family == target.arch.family
             relation = relations.between(job, source, target, adapter, progress) if related else None
-            plan = plan_transfer(adapter, source, target, job.settings, relation, progress)
-            return Done(adapter, run_plan(plan, adapter, source, target, bases, progress), target.arch, target.prediction_type)
+            yield Planned(adapter, source, target, plan_transfer(adapter, source, target, job.settings, relation, progress))
+
+
+def work(job: Job, bases: Bases, relations: Relations, progress: Progress) -> Done:
+    """Plan and run. Raises LoraxError as `plan_transfer` and `run_plan` do."""
+    with planned(job, relations, progress) as made:
+        transferred = run_plan(made.plan, made.adapter, made.source, made.target, bases, progress)
+        return _done(made.adapter, made.target, transferred)
+
+
+def _done(adapter: Adapter, target: Checkpoint, transferred: Transferred) -> Done:
+    return Done(adapter, transferred, hosted(adapter, transferred, target), target.arch, target.prediction_type)
 
 
 def _made_for(adapter: Adapter, job: Job, target: Checkpoint) -> Adapter:
@@ -105,24 +124,17 @@ def require_source(name: str, reason: str) -> None:
     raise SourceNeeded(f"'{name}' {reason}: put source=<checkpoint> into the tag, or let the settings copy such adapters")
 
 
-def whole_attention(done: Done) -> tuple[Mapping[LayerId, Factors], Mapping[LayerId, tuple[int, ...]]]:
-    """The factors, with zeros where an OpenCLIP attention has some of q, k, v and out but not all.
-
-    The WebUI applies the four of them together or not at all (networks.network_apply_weights); a zero delta changes nothing.
-    """
-    modules, shapes = dict(done.transferred.modules), dict(done.transferred.shapes)
-    openclip = {component for component, text in done.arch.text if text.kind == "openclip"}
-    for layer in list(modules):
-        unit, _, _ = layer.path.rpartition(".self_attn.")
-        if layer.component not in openclip or not unit:
-            continue
-        shape = shapes[layer]
-        for role in _ATTENTION:
-            other = LayerId(layer.component, f"{unit}.{role}")
-            if other not in modules:
-                modules[other] = Factors(torch.zeros(shape[0], 1), torch.zeros(1, shape[1]))
-                shapes[other] = shape
-    return modules, shapes
+def losses(done: Done) -> list[str]:
+    """One phrase for each kind of thing in the adapter's file that is not in the host's."""
+    found: list[str] = []
+    for what, lost in (
+        ("tensors of its file are not used", dict(done.adapter.unmatched)),
+        ("of its biases and norms are left out", {str(i): reason for i, reason in done.hosted.left_out.items()}),
+    ):
+        if lost:
+            first, reason = next(iter(lost.items()))
+            found.append(f"{done.adapter.name}: {len(lost)} {what} ({first}: {reason})")
+    return found
 
 
 def summarise(job: Job, report: TransferReport) -> str:

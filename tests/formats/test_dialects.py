@@ -11,10 +11,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lorax.adapter import Adapter, Decomposed, LowRank
-from lorax.archs import ARCHS, by_name, kohya_name
+from lorax.archs import ARCHS, by_name, detect, family_parent, kohya_name, kohya_names
 from lorax.errors import BaseMismatch
 from lorax.formats import read_adapter, write_adapter
 from lorax.layers import Component, LayerId, LayerKind
+from lorax.structure import Arch, UNetStructure
+from lorax.structure.blocks import down_stage, up_stage
 from tests.formats.made import layer_shapes, random_factors
 
 Q = "down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q"
@@ -191,6 +193,34 @@ def test_family_is_told_from_names_alone(tmp_path: Path, name: str, format: str)
     adapter = read_adapter(tmp_path / "a.safetensors")
     assert adapter.family == arch.family
     assert adapter.modules.keys() == shapes.keys()
+
+
+def two_levels() -> Arch:
+    """A pruning of SD1 that has no name: fewer levels than any that has, and a middle block, which the smallest of those lacks."""
+    down = down_stage(1), down_stage(1, sampler=False, widens=True)
+    unet = UNetStructure(down, 2, 1, (up_stage(1, 1), up_stage(1, 1, sampler=False)), linear_projection=False, added_embedding=False)
+    return detect(unet, by_name("sd1").text)
+
+
+def test_the_likely_architecture_places_what_no_known_one_does(tmp_path: Path) -> None:
+    arch = two_levels()
+    shapes = {s.id: (12, 8) for s in arch.layers() if s.unit.kind == "transformer" and s.kind == LayerKind.LINEAR}
+    write_adapter(tmp_path / "a.safetensors", random_factors(shapes), arch, shapes=shapes, metadata={})
+    guessed, told = read_adapter(tmp_path / "a.safetensors"), read_adapter(tmp_path / "a.safetensors", likely=arch)
+    assert guessed.modules.keys() < shapes.keys()
+    assert len(guessed.unmatched) == 3 * (len(shapes) - len(guessed.modules))
+    assert (told.modules.keys(), told.unmatched) == (shapes.keys(), ())
+
+
+@pytest.mark.parametrize("pruned", ["bk-sdm-base", "bk-sdm-tiny", "ssd-1b", "vega"])
+def test_of_equals_the_parent_is_taken(tmp_path: Path, pruned: str) -> None:
+    """Layers that a pruning has too say nothing about it: its blocks of the same names descend from other ones."""
+    arch = by_name(pruned)
+    parent = family_parent(arch.family)
+    both = {i: s for i, s in layer_shapes(pruned, "attn").items() if kohya_names(parent).get(kohya_name(arch, i)) == i}
+    write_adapter(tmp_path / "a.safetensors", random_factors(both), arch, shapes=both, metadata={})
+    for likely in (None, arch):
+        assert read_adapter(tmp_path / "a.safetensors", likely=likely).arch == parent
 
 
 @pytest.mark.parametrize(
