@@ -2,6 +2,6 @@
 
 from lorax import retarget
 from lorax.hosts import detect
-from lorax.ui import settings
+from lorax.ui import parts, settings
 
-Script = detect.start(retarget.make_service, settings.component_of)
+Script = detect.start(retarget.make_service, settings.component_of, parts.add)

@@ -7,23 +7,29 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from lorax.hosts.base import KnownBase, Service, Setting
+from lorax.hosts.base import Host, KnownBase, Service, Setting
 
 MakeService = Callable[[tuple[Path, ...], Path, int, Callable[[], Sequence[KnownBase]]], Service]
 
 
-def start(make_service: MakeService, component_of: Callable[[Setting], tuple[Any, dict[str, Any] | None]]) -> type | None:
+def start(
+    make_service: MakeService,
+    component_of: Callable[[Setting], tuple[Any, dict[str, Any] | None]],
+    add_parts: Callable[[Host], None],
+) -> type | None:
     """Take a place in the host. Returns the script class that the host expects in the script's namespace, if it needs one.
+
+    component_of: the widget of a setting. add_parts: adds what the page shows.
 
     Where the built-in is disabled nothing tells the hosts apart; either way the user is told.
     """
     if patches_models():
         from lorax.hosts import forge
 
-        return forge.script_of(forge.start(make_service, component_of).follower)
+        return forge.script_of(forge.start(make_service, component_of, add_parts).follower)
     from lorax.hosts import a1111
 
-    a1111.start(make_service, component_of)
+    a1111.start(make_service, component_of, add_parts)
     return None
 
 

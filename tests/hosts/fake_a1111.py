@@ -53,7 +53,7 @@ class FakeBench:
         self.webui.start()
 
     def load_scripts(self) -> None:
-        a1111.start(retarget.make_service, lambda setting: (None, None))
+        a1111.start(retarget.make_service, lambda setting: (None, None), lambda host: None)
 
     def _checkpoints(self, arch: str, names: tuple[str, str], both: bool) -> None:
         """A base and a relative of it, each with a config of its own, and perhaps the same two without."""

@@ -14,7 +14,7 @@ from lorax.hosts.a1111.follower import Follower
 from lorax.hosts.a1111.hook import ModuleTypeLorax
 from lorax.hosts.a1111.placing import restore_weights
 from lorax.hosts.a1111.tag import LoraxTag
-from lorax.hosts.base import KnownBase, RetargetOptions, Service, Setting, hashes_from_infotext, restore_names, webui
+from lorax.hosts.base import Host, KnownBase, RetargetOptions, Service, Setting, hashes_from_infotext, restore_names, webui
 from lorax.hosts.base.api import Routes
 from lorax.hosts.base.infotext import HASHES
 from lorax.hosts.base.wrapping import Wrapped, wrap
@@ -106,7 +106,11 @@ class A1111:
                 params[field] = restore_names(str(params[field]), hashes, self.service.name_of)
 
 
-def start(make_service: MakeService, component_of: Callable[[Setting], tuple[Any, dict[str, Any] | None]]) -> A1111:
+def start(
+    make_service: MakeService,
+    component_of: Callable[[Setting], tuple[Any, dict[str, Any] | None]],
+    add_parts: Callable[[Host], None],
+) -> A1111:
     """Called by the script that the WebUI loads, each time that it loads it. component_of: the widget of a setting."""
     global _started
     from modules import script_callbacks
@@ -127,6 +131,7 @@ def start(make_service: MakeService, component_of: Callable[[Setting], tuple[Any
             _started = None
 
     script_callbacks.on_before_ui(host.install)
+    add_parts(host)
     script_callbacks.on_script_unloaded(unload)
     script_callbacks.on_infotext_pasted(host.paste)
     script_callbacks.on_app_started(host.serve)

@@ -130,6 +130,7 @@ class Host(Protocol):
     """What the extension asks of a host."""
 
     title: str
+    service: Service
 
     def install(self) -> None:
         """Take a place in the host; twice is once."""

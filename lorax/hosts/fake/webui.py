@@ -188,7 +188,8 @@ class FakeWebUI:
             "script_callbacks": module(
                 "modules.script_callbacks",
                 **{
-                    f"on_{n}": self._callback(n) for n in ("before_ui", "script_unloaded", "infotext_pasted", "app_started", "model_loaded")
+                    f"on_{n}": self._callback(n)
+                    for n in ("before_ui", "script_unloaded", "infotext_pasted", "app_started", "model_loaded", "ui_tabs")
                 },
             ),
         }

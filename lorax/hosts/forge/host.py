@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lorax.cache import default_folder
-from lorax.hosts.base import KnownBase, RetargetOptions, Service, Setting, hashes_from_infotext, restore_names, webui
+from lorax.hosts.base import Host, KnownBase, RetargetOptions, Service, Setting, hashes_from_infotext, restore_names, webui
 from lorax.hosts.base.api import Routes
 from lorax.hosts.base.infotext import HASHES
 from lorax.hosts.base.wrapping import Wrapped, wrap
@@ -106,7 +106,11 @@ class Forge:
                 params[field] = restore_names(str(params[field]), hashes, self.service.name_of)
 
 
-def start(make_service: MakeService, component_of: Callable[[Setting], tuple[Any, dict[str, Any] | None]]) -> Forge:
+def start(
+    make_service: MakeService,
+    component_of: Callable[[Setting], tuple[Any, dict[str, Any] | None]],
+    add_parts: Callable[[Host], None],
+) -> Forge:
     """Called by the script that the WebUI loads, each time that it loads it. component_of: the widget of a setting."""
     global _started
     from modules import script_callbacks
@@ -127,6 +131,7 @@ def start(make_service: MakeService, component_of: Callable[[Setting], tuple[Any
             _started = None
 
     script_callbacks.on_before_ui(host.install)
+    add_parts(host)
     script_callbacks.on_script_unloaded(unload)
     script_callbacks.on_model_loaded(encoders.remember)
     script_callbacks.on_infotext_pasted(host.paste)

@@ -26,7 +26,7 @@ class FakeForgeBench:
         self.checkpoints = ("a", "b")
         self.webui = FakeForge(self.models)
         self.webui.data["lorax_cache_folder"] = str(folder / "cache")
-        script_class = detect.start(retarget.make_service, lambda setting: (None, None))
+        script_class = detect.start(retarget.make_service, lambda setting: (None, None), lambda host: None)
         assert script_class is not None
         self.webui.start(script_class)
 

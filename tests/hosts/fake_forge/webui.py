@@ -253,7 +253,7 @@ class FakeForge:
             },
             "processing": {"StableDiffusionProcessing": Processing, "StableDiffusionProcessingTxt2Img": Processing},
             "script_callbacks": {
-                f"on_{n}": on(n) for n in ("before_ui", "model_loaded", "script_unloaded", "infotext_pasted", "app_started")
+                f"on_{n}": on(n) for n in ("before_ui", "model_loaded", "script_unloaded", "infotext_pasted", "app_started", "ui_tabs")
             },
             "scripts": {"Script": object, "AlwaysVisible": object()},
             "errors": {"report": lambda text, exc_info=False: self.lines.append(f"Traceback: {text}")},
