@@ -93,14 +93,15 @@ class Retargeter:
         """`carry` in the background; a later call replaces an earlier one."""
         self._warmer.want([(wish, base, options) for wish in wishes if not wish.silent])
 
-    def forecast(self, name: str, base: KnownBase, options: RetargetOptions) -> Forecast | None:
-        """What is known already, without any work; None: not yet."""
-        return self._forecasts.known((Wish(name), base, options))
+    def forecasts(self, names: Sequence[str], base: KnownBase, options: RetargetOptions) -> dict[str, Forecast | None]:
+        """What is known already of these adapters, without any work; None: not yet."""
+        bases = self._known_bases()
+        return {name: self._forecasts.known(lambda n=name: self._quick(Wish(n), base, options, bases)) for name in names}
 
     def foresee(self, names: Sequence[str], base: KnownBase, options: RetargetOptions, idle: Callable[[], bool]) -> None:
         """Find the forecasts of these adapters in the background, while `idle`; a later call replaces an earlier one."""
         self._idle = idle
-        self._forecasts.want([(Wish(name), base, options) for name in names])
+        self._forecasts.want([(Wish(name), base, options) for name, known in self.forecasts(names, base, options).items() if known is None])
 
     def close(self) -> None:
         """Stop the background work."""
@@ -231,8 +232,8 @@ class Retargeter:
     def _source(self, adapter: Adapter, wish: Wish, options: RetargetOptions) -> Found:
         return find_source(adapter, wish, options, self._known_bases(), self._index)
 
-    def _quick(self, wish: Wish, base: KnownBase, options: RetargetOptions) -> Hashable:
-        return quick_key(self._library.find(wish.name).path, wish, base, options, self._known_bases())
+    def _quick(self, wish: Wish, base: KnownBase, options: RetargetOptions, bases: Sequence[KnownBase] | None = None) -> Hashable:
+        return quick_key(self._library.find(wish.name).path, wish, base, options, self._known_bases() if bases is None else bases)
 
     def _foresee(self, wish: Wish, base: KnownBase, options: RetargetOptions, progress: Progress) -> Forecast:
         """The verdict of the plan; waits while the host is busy, and gives way to a picture that waits for an adapter."""

@@ -19,7 +19,7 @@ BADGES: Mapping[str, tuple[str, str, str]] = {
     "base needed": (
         "Base needed",
         "weak",
-        "It cannot be used without the checkpoint that it was trained on; name that in the card's editor.",
+        "It means nothing without the checkpoint that it was trained on; name that in the card's editor.",
     ),
     "unreadable": ("Unreadable", "bad", "This file cannot be used."),
 }

@@ -1,4 +1,4 @@
-"""``/lorax/internal/badges``: what the page asks every few seconds while the cards are looked at. No string annotations: FastAPI reads them."""
+"""``/lorax/internal/badges``: what the page asks while its cards are looked at. FastAPI reads the annotations: no strings."""
 
 # pyright: reportMissingImports=false
 

@@ -1,6 +1,6 @@
 """The editor behind a card's tools: description, trigger words, weight, and the checkpoint that the adapter was trained on."""
 
-# pyright: reportMissingImports=false
+# pyright: reportMissingImports=false, reportUntypedBaseClass=false
 
 from __future__ import annotations
 

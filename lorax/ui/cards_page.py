@@ -1,5 +1,7 @@
 """The LoRA-X page among the extra-network cards: every adapter that a prompt can name, made of the WebUI's own kind of page."""
 
+# pyright: reportUntypedBaseClass=false
+
 from __future__ import annotations
 
 import html
@@ -106,7 +108,7 @@ def named(host: Host) -> dict[str, Entry]:
 def forecasts(host: Host, names: Sequence[str]) -> dict[str, Forecast | None]:
     """What is known of these on the checkpoint in use; nothing is computed."""
     base, options = host.chosen_base(), host.options()
-    return {name: None if base is None else host.service.forecast(name, base, options) for name in names}
+    return dict.fromkeys(names) if base is None else host.service.forecasts(names, base, options)
 
 
 def foresee(host: Host) -> None:

@@ -92,6 +92,10 @@ class A1111:
     def active_base(self) -> KnownBase | None:
         return models.base_of(models.active_model())
 
+    def chosen_base(self) -> KnownBase | None:
+        name = webui.option("sd_model_checkpoint")
+        return (webui.base_named(str(name)) if name else None) or self.active_base()
+
     def bases(self) -> Sequence[KnownBase]:
         return webui.bases()
 

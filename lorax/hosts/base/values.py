@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -89,6 +89,18 @@ class Carried:
     """One line that the user must see (nothing could be checked, computed on the CPU…), or empty."""
 
 
+@dataclass(frozen=True)
+class Forecast:
+    """What to expect of an adapter on a base."""
+
+    verdict: str
+    """A `lorax.transfer.types.Verdict`, ``base needed`` or ``unreadable``."""
+    reason: str
+    """One line."""
+    source: str = ""
+    """Name of the base that it was trained on, where that is at hand."""
+
+
 class Service(Protocol):
     """What a host asks of `lorax.retarget`."""
 
@@ -117,6 +129,18 @@ class Service(Protocol):
 
     def entries(self) -> Sequence[Entry]: ...
 
+    def find(self, name: str) -> Entry:
+        """The adapter that a prompt calls so; UnknownFormat with the nearest name."""
+        ...
+
+    def forecasts(self, names: Sequence[str], base: KnownBase, options: RetargetOptions) -> dict[str, Forecast | None]:
+        """What is known already of these adapters, without any work; None: not yet."""
+        ...
+
+    def foresee(self, names: Sequence[str], base: KnownBase, options: RetargetOptions, idle: Callable[[], bool]) -> None:
+        """Find the forecasts of these adapters in the background, while `idle`; a later call replaces an earlier one."""
+        ...
+
     def name_of(self, known_by: str) -> str | None:
         """The name of the adapter with this `Carried.adapter_hash`, None where it is not here."""
         ...
@@ -142,6 +166,10 @@ class Host(Protocol):
 
     def active_base(self) -> KnownBase | None:
         """The checkpoint whose weights are in use, None where none is loaded."""
+        ...
+
+    def chosen_base(self) -> KnownBase | None:
+        """The checkpoint that the next picture will be made with, loaded or not."""
         ...
 
     def bases(self) -> Sequence[KnownBase]: ...

@@ -92,6 +92,9 @@ class Forge:
     def active_base(self) -> KnownBase | None:
         return models.base_of(models.active_model())
 
+    def chosen_base(self) -> KnownBase | None:
+        return models.chosen_base() or self.active_base()
+
     def bases(self) -> Sequence[KnownBase]:
         return webui.bases()
 
