@@ -5,3 +5,4 @@ from lorax.hosts import detect
 from lorax.ui import parts, settings
 
 Script = detect.start(retarget.make_service, settings.component_of, parts.add)
+Accordion = parts.script()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lorax.hosts.base import Host, page
+from lorax.ui import accordion, axes, cards_badges, cards_page
 
 
 def add(host: Host) -> None:
@@ -16,3 +17,12 @@ def add(host: Host) -> None:
         return tab.build(webui_place.make(host))
 
     page.add_tab(build_tab)
+    cards_page.install(host)
+    cards_badges.install(host)
+    axes.install(host)
+    accordion.install()
+
+
+def script() -> type:
+    """The always-visible part of txt2img and img2img, for the namespace of the script file."""
+    return accordion.script()

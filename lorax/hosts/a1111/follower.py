@@ -53,7 +53,7 @@ class Follower:
         self._suspended, self._live = False, True
         self._wishes = tuple(wishes)
         self._sync_own()
-        self._remember(("lorax", asked), [n.name for n in self._ours])
+        self._remember(("lorax", asked), [f"{n.name}*{n.te_multiplier}" for n in self._ours])
 
     def end(self) -> None:
         """The picture is done."""

@@ -10,6 +10,7 @@ from lorax.hosts.a1111 import models
 from lorax.hosts.a1111.follower import Follower
 from lorax.hosts.base import SETTINGS, Wish, hashes_to_infotext, parse_wish, webui
 from lorax.hosts.base.infotext import HASHES, PROBLEMS
+from lorax.hosts.base.pictures import strengthened
 
 
 class LoraxTag:
@@ -32,7 +33,7 @@ class LoraxTag:
         wishes: list[Wish] = []
         for params in params_list:
             try:
-                wishes.append(parse_wish([str(i) for i in params.items]))
+                wishes.append(strengthened(parse_wish([str(i) for i in params.items]), p))
             except LoraxError as error:
                 follower.problems.append(str(error))
         follower.begin(wishes, tuple(tuple(str(i) for i in params.items) for params in params_list))

@@ -10,6 +10,7 @@ from typing import Any
 from lorax.errors import Cancelled, LoraxError, one_line
 from lorax.hosts.base import Carried, KnownBase, RetargetOptions, Service, Wish, hashes_to_infotext, parse_wish, webui
 from lorax.hosts.base.infotext import HASHES, PROBLEMS
+from lorax.hosts.base.pictures import strengthened
 from lorax.hosts.base.settings import SETTINGS
 from lorax.hosts.forge import encoders
 from lorax.hosts.forge.models import active_model, base_of, chosen_base
@@ -53,7 +54,7 @@ class Follower:
         self.applied, wishes = {}, list[Wish]()
         for params in params_list:
             try:
-                wishes.append(parse_wish([str(i) for i in params.items]))
+                wishes.append(strengthened(parse_wish([str(i) for i in params.items]), p))
             except LoraxError as error:
                 self._problems.append(str(error))
         self.wishes = tuple(wishes)
@@ -77,7 +78,7 @@ class Follower:
         if not placed:
             self.applied = {}
         self._notes.extend(self._on_encoders(model, placed))
-        self._remember(p, ("lorax", self._asked), tuple(part.carried.digest for part in placed))
+        self._remember(p, ("lorax", self._asked), tuple(f"{part.carried.digest}*{part.te}" for part in placed))
         for path, digest in self.native.content(model):
             self._remember(p, ("lora", path), (digest,))
         self._tell(p)
