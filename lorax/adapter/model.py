@@ -75,8 +75,8 @@ class Adapter:
 
     @property
     def retargeted(self) -> bool:
-        """The file says that it was made by a transfer of ours."""
-        return self.metadata.get("lorax.action") == "transfer"
+        """The file says that it was made by a transfer of ours, or distilled."""
+        return self.metadata.get("lorax.action") in ("transfer", "distill")
 
     @property
     def components(self) -> tuple[Component, ...]:

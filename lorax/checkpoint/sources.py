@@ -54,12 +54,12 @@ def open_sources(path: Path, stack: ExitStack) -> list[Source]:
         return [Source(stack.enter_context(open_tensors(path)))]
     if (path / "unet").is_dir():
         found = {component: path / name for component, name in FOLDERS.items() if (path / name).is_dir()}
-        return [Source(stack.enter_context(_open_folder(folder)), component) for component, folder in found.items()]
+        return [Source(stack.enter_context(open_folder(folder)), component) for component, folder in found.items()]
     names = _names(path)
     if not any(_is_weights(name) for name in names):
         inside = f"holds {', '.join(names[:5])}…" if names else "is empty"
         raise UnknownFormat(one_line(f"'{path}' {inside}; expected a file, or a diffusers folder with 'unet' in it"))
-    return [Source(stack.enter_context(_open_folder(path)))]
+    return [Source(stack.enter_context(open_folder(path)))]
 
 
 def scheduler_prediction(path: Path) -> str | None:
@@ -73,7 +73,7 @@ def scheduler_prediction(path: Path) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _open_folder(folder: Path) -> TensorFile:
+def open_folder(folder: Path) -> TensorFile:
     """The weights of one network: safetensors before pickles, one file before shards, full precision before variants."""
     names = [name for name in _names(folder) if _is_weights(name)]
     if not names:

@@ -74,7 +74,7 @@ def output_metadata(
 
     target_hashes: None for a base that is a folder; hashes of the source's base are never kept in their place.
     stem: of the output file, which is its alias in prompts. ranks: as written. settings, summary: what was asked for and what
-    came of it, stored as JSON under ``lorax.``. action: ``transfer``, ``to-lorax`` or ``export``. date: ISO 8601, default today.
+    came of it, stored as JSON under ``lorax.``. action: ``transfer``, ``distill``, ``to-lorax`` or ``export``. date: ISO 8601, or today.
     """
     kept = {key: value for key, value in adapter.metadata.items() if key.startswith(_KEPT) and key not in _REPLACED}
     velocity = (prediction_type or "epsilon").startswith("v")
@@ -137,6 +137,7 @@ def _modelspec(adapter: Adapter, arch: Arch, stem: str, kept: Mapping[str, str],
 def _comment(adapter: Adapter, action: str, target_name: str) -> str:
     done = {
         "transfer": f"carried from '{adapter.name}' to {target_name} by LoRA-X {VERSION}, without training",
+        "distill": f"distilled from '{adapter.name}' for {target_name} by LoRA-X {VERSION}, by training on the models' own samples",
         "to-lorax": f"'{adapter.name}' put into LoRA-X form on {target_name}",
         "export": f"standard LoRA of the LoRA-X adapter '{adapter.name}' for {target_name}",
     }.get(action, f"{action} of '{adapter.name}' for {target_name}")

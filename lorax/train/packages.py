@@ -15,7 +15,7 @@ def load_package(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise MissingPackage(f"'python -m lorax.train' needs {error.name or name}: pip install 'lorax-webui[train]'") from error
+        raise MissingPackage(f"training needs {error.name or name}: pip install 'lorax-webui[train]'") from error
 
 
 def require_packages() -> None:

@@ -56,20 +56,26 @@ def compute_loss(parts: Parts, schedule: Any, material: Material, batch: Sequenc
     """Mean squared error of the prediction over the batch."""
     scale = float(parts.pipe.vae.config.scaling_factor)
     drawn = [draw(material, slot, seed, int(schedule.config.num_train_timesteps), scale) for slot in batch]
-    dtype = next(parts.pipe.unet.parameters()).dtype
     latents, noise = (torch.stack([getattr(d, name) for d in drawn]).to(device) for name in ("latents", "noise"))
     times = torch.tensor([d.timestep for d in drawn], device=device)
     noisy = schedule.add_noise(latents, noise, times)
     target = schedule.get_velocity(latents, noise, times) if parts.velocity else noise
     texts = [material.captions[material.pictures[slot.picture].caption] for slot in batch]
+    sizes = [material.pictures[slot.picture].size for slot in batch]
+    predicted = predict(parts, noisy, times, texts, sizes)
+    return functional.mse_loss(predicted, target.float())
+
+
+def predict(parts: Parts, noisy: Tensor, times: Tensor, texts: Sequence[Encoded], sizes: Sequence[tuple[int, int]]) -> Tensor:
+    """The UNet's answer in fp32, [n, 4, h, w]; noisy: likewise, times: [n], one text and one size in pixels (width, height) each."""
+    unet = parts.pipe.unet
+    dtype, device = next(unet.parameters()).dtype, noisy.device
     states = torch.stack([t.states for t in texts]).to(device, dtype)
     added: dict[str, Tensor] | None = None
     if parts.xl:
         pooled = torch.stack([t.pooled for t in texts if t.pooled is not None])
-        sizes = [material.pictures[slot.picture].size for slot in batch]
         added = {
             "text_embeds": pooled.to(device, dtype),
             "time_ids": torch.tensor([[h, w, 0, 0, h, w] for w, h in sizes], device=device, dtype=dtype),
         }
-    predicted = parts.pipe.unet(noisy.to(dtype), times, states, added_cond_kwargs=added, return_dict=False)[0]
-    return functional.mse_loss(predicted.float(), target.float())
+    return unet(noisy.to(dtype), times, states, added_cond_kwargs=added, return_dict=False)[0].float()
