@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
 
-from lorax.hosts.base import Host, KnownBase, Service, Setting
-
-MakeService = Callable[[tuple[Path, ...], Path, int, Callable[[], Sequence[KnownBase]]], Service]
+from lorax.hosts.base import Host
+from lorax.hosts.base.starting import ComponentOf, MakeService
 
 
-def start(
-    make_service: MakeService,
-    component_of: Callable[[Setting], tuple[Any, dict[str, Any] | None]],
-    add_parts: Callable[[Host], None],
-) -> type | None:
+def start(make_service: MakeService, component_of: ComponentOf, add_parts: Callable[[Host], None]) -> type | None:
     """Take a place in the host. Returns the script class that the host expects in the script's namespace, if it needs one.
 
     component_of: the widget of a setting. add_parts: adds what the page shows.

@@ -1,9 +1,10 @@
-"""A real Forge for the contract, from environment variables; nothing of it is in this repository.
+"""A real Forge or one of its relatives for the contract, from environment variables; nothing of them is in this repository.
 
-``LORAX_FORGE``          its folder (with launch.py)
-``LORAX_FORGE_PYTHON``   the interpreter with its packages (default: its own venv, else this one)
-``LORAX_FORGE_MODELS``   folder with the checkpoints a and b, where b is a relative of a; SD1's width and text encoder, few blocks;
-                         perhaps also deep, with two blocks a level, by which Forge tells whose text encoder a separate file is
+``LORAX_FORGE``          folder of Forge (with launch.py); ``LORAX_REFORGE``, ``LORAX_CLASSIC`` and ``LORAX_NEO`` of its relatives
+``LORAX_FORGE_PYTHON``   the interpreter with its packages (default: its own venv, else this one); ``LORAX_REFORGE_PYTHON``…
+``LORAX_FORGE_MODELS``   for all of them, folder with the checkpoints a and b, where b is a relative of a; SD1's width and text
+                         encoder, few blocks; perhaps also deep, with two blocks a level, by which Forge tells whose text encoder a
+                         separate file is
 ``LORAX_FORGE_DATA``     where data folders are made (default: the system's temporary folder)
 
 Other variables reach the WebUI as they are; pictures depend on ``OMP_NUM_THREADS``.
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -24,21 +26,33 @@ from safetensors.torch import load_file, save_file
 from tests.hosts.real_a1111 import PROBE, ROOT, RealA1111
 
 FLAGS = (
-    "--skip-prepare-environment --skip-torch-cuda-test --skip-version-check --skip-python-version-check --always-cpu --api "
-    "--do-not-download-clip --no-hashing --no-download-sd-model --disable-console-progressbars --server-name 127.0.0.1"
+    "--skip-prepare-environment --skip-torch-cuda-test --skip-version-check --skip-python-version-check --api --no-hashing "
+    "--disable-console-progressbars --server-name 127.0.0.1"
 )
+NO_DOWNLOADS = "--do-not-download-clip --no-download-sd-model"
+OWN_FLAGS = {
+    "FORGE": f"--always-cpu {NO_DOWNLOADS}",
+    "REFORGE": f"--always-cpu {NO_DOWNLOADS}",
+    "CLASSIC": f"--always-cpu {NO_DOWNLOADS}",
+    "NEO": "--cpu",
+}
+"""By the name in the variables."""
 
 
-def why_not() -> str:
-    """Why a real Forge cannot be started, or an empty string."""
-    for name in ("LORAX_FORGE", "LORAX_FORGE_MODELS"):
+def why_not(kind: str = "FORGE") -> str:
+    """Why this one cannot be started, or an empty string."""
+    for name in (f"LORAX_{kind}", "LORAX_FORGE_MODELS"):
         if not os.environ.get(name):
-            return f"{name} is not set: it names a real Forge (tests/hosts/real_forge.py)"
+            return f"{name} is not set: see tests/hosts/real_forge.py"
     return ""
 
 
 class RealForge(RealA1111):
     """A Forge of its own process and data folder; it is asked in the same way as AUTOMATIC1111's WebUI."""
+
+    def __init__(self, kind: str = "FORGE", **options: Any) -> None:
+        self.kind = kind
+        super().__init__(**options)
 
     def _fill(self, config: dict[str, Any], extension: bool) -> None:
         for name in ("Stable-diffusion", "Lora", "Lorax", "VAE", "text_encoder"):
@@ -52,7 +66,13 @@ class RealForge(RealA1111):
         (extensions / "a-probe").symlink_to(PROBE.with_name("forge_probe_extension"))
         if extension:
             (extensions / "lorax").symlink_to(ROOT)
-        (self.folder / "config.json").write_text(json.dumps(config))
+        (self.folder / "config.json").write_text(json.dumps(config | self._version()))
+
+    def _version(self) -> dict[str, str]:
+        """Neo waits for a key press where its settings do not say that they are of its version."""
+        own = Path(os.environ[f"LORAX_{self.kind}"]) / "modules" / "launch_utils.py"
+        said = re.search(r"""^VERSION_UID.*=\s*["'](.+)["']""", own.read_text(encoding="utf-8"), re.MULTILINE)
+        return {"VERSION_UID": said[1]} if said else {}
 
     def _split(self, checkpoints: Path) -> None:
         """``split`` is deep, with its text encoder in a file of its own, clip.safetensors."""
@@ -64,10 +84,19 @@ class RealForge(RealA1111):
         save_file(text, self.models / "text_encoder" / "clip.safetensors")
 
     def _start(self, page: bool, flags: Sequence[str]) -> subprocess.Popen[bytes]:
-        webui = Path(os.environ["LORAX_FORGE"])
+        webui = Path(os.environ[f"LORAX_{self.kind}"])
         own = webui / "venv" / "bin" / "python"
-        python = os.environ.get("LORAX_FORGE_PYTHON") or (str(own) if own.is_file() else sys.executable)
-        command = [python, "launch.py", *FLAGS.split(), "--port", str(self.port), "--data-dir", str(self.folder)]
+        python = os.environ.get(f"LORAX_{self.kind}_PYTHON") or (str(own) if own.is_file() else sys.executable)
+        command = [
+            python,
+            "launch.py",
+            *FLAGS.split(),
+            *OWN_FLAGS[self.kind].split(),
+            "--port",
+            str(self.port),
+            "--data-dir",
+            str(self.folder),
+        ]
         command += ["--gradio-allowed-path", str(webui), *flags]
         environment = {**os.environ, "HF_HUB_OFFLINE": "1", "GRADIO_ANALYTICS_ENABLED": "False", "PYTHONUNBUFFERED": "1"}
         environment.update(LORAX_CACHE=str(self.folder / "lorax-cache"), CUDA_VISIBLE_DEVICES="")

@@ -17,14 +17,14 @@ from tests.hosts.strangers import write_stranger
 PROJECTED = ("--method", "project", "--rank", "8", "--force")
 
 
-@pytest.fixture(scope="module", params=["made-up", "real"])
+@pytest.fixture(scope="module", params=["made-up", "FORGE", "REFORGE", "CLASSIC", "NEO"])
 def bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    if request.param == "real":
-        if reason := real_forge.why_not():
-            pytest.skip(reason)
-        made: Any = real_forge.RealForge()
+    if request.param == "made-up":
+        made: Any = FakeForgeBench(tmp_path_factory.mktemp("forge"))
+    elif reason := real_forge.why_not(request.param):
+        pytest.skip(reason)
     else:
-        made = FakeForgeBench(tmp_path_factory.mktemp("forge"))
+        made = real_forge.RealForge(request.param)
     try:
         made.unloaded = made.trace()["model"]
         Adapters(made).write()
@@ -49,8 +49,8 @@ def ours(bench: Any) -> list[str]:
 
 
 def test_the_model_is_loaded_when_it_is_needed(bench: Any) -> None:
-    """The extension took its place, and the adapters were read, while no model was there."""
-    assert bench.unloaded == "FakeInitialModel"
+    """The extension took its place, and the adapters were read, while no model was there (some hosts load it at once)."""
+    assert (bench.unloaded == "FakeInitialModel") != (getattr(bench, "kind", "") in ("REFORGE", "CLASSIC"))
     assert "lorax" in bench.trace()["registered"]
 
 

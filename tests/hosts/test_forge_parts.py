@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from lorax.errors import NotTransferable
 from lorax.hosts import detect
-from lorax.hosts.base import Carried
+from lorax.hosts.base import Carried, starting
 from lorax.hosts.base.webui import forget_conds
 from lorax.hosts.forge import encoders, models
 from lorax.hosts.forge.placing import Part, Placer, identity, read_state
@@ -156,11 +156,9 @@ def test_no_model_no_adapter(bench: FakeForgeBench, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_choice_warms_what_is_in_use(bench: FakeForgeBench, monkeypatch: pytest.MonkeyPatch) -> None:
-    from lorax.hosts.forge import host
-
-    assert host._started is not None
+    assert starting._started is not None
     seen: list[Any] = []
-    monkeypatch.setattr(host._started.service, "warm", lambda wishes, base, options: seen.append((wishes[0].name, base.name)))
+    monkeypatch.setattr(starting._started.service, "warm", lambda wishes, base, options: seen.append((wishes[0].name, base.name)))
     bench.switch("a")
     bench.picture("a cat <lorax:plain:1>")
     bench.switch("b")

@@ -5,24 +5,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
-from lorax.cache import default_folder
 from lorax.hosts.a1111 import models
 from lorax.hosts.a1111.follower import Follower
 from lorax.hosts.a1111.hook import ModuleTypeLorax
 from lorax.hosts.a1111.placing import restore_weights
 from lorax.hosts.a1111.tag import LoraxTag
-from lorax.hosts.base import Host, KnownBase, RetargetOptions, Service, Setting, hashes_from_infotext, restore_names, webui
+from lorax.hosts.base import Host, KnownBase, RetargetOptions, Service, starting, webui
 from lorax.hosts.base.api import Routes
-from lorax.hosts.base.infotext import HASHES
+from lorax.hosts.base.starting import ComponentOf, MakeService
 from lorax.hosts.base.wrapping import Wrapped, wrap
-
-MakeService = Callable[[tuple[Path, ...], Path, int, Callable[[], Sequence[KnownBase]]], Service]
-"""(adapter folders, cache folder, its limit in bytes, the known bases) → the service"""
-
-_started: A1111 | None = None
 
 
 class A1111:
@@ -102,41 +95,7 @@ class A1111:
     def options(self) -> RetargetOptions:
         return webui.options()
 
-    def paste(self, infotext: str, params: dict[str, Any]) -> None:
-        """Call the adapters of a pasted prompt as they are called here."""
-        hashes = hashes_from_infotext(str(params.get(HASHES, "")))
-        for field in ("Prompt", "Hires prompt"):
-            if hashes and params.get(field):
-                params[field] = restore_names(str(params[field]), hashes, self.service.name_of)
 
-
-def start(
-    make_service: MakeService,
-    component_of: Callable[[Setting], tuple[Any, dict[str, Any] | None]],
-    add_parts: Callable[[Host], None],
-) -> A1111:
-    """Called by the script that the WebUI loads, each time that it loads it. component_of: the widget of a setting."""
-    global _started
-    from modules import script_callbacks
-
-    webui.add_settings(component_of)
-    if _started is not None:
-        _started.uninstall()
-    folders = webui.adapter_folders()
-    folders[0].mkdir(parents=True, exist_ok=True)
-    cache = Path(webui.option("lorax_cache_folder") or default_folder())
-    limit = int(float(webui.option("lorax_cache_gb") or 8) * (1 << 30))
-    host = _started = A1111(make_service(folders, cache, limit, webui.bases))
-
-    def unload() -> None:
-        global _started
-        host.uninstall()
-        if _started is host:
-            _started = None
-
-    script_callbacks.on_before_ui(host.install)
-    add_parts(host)
-    script_callbacks.on_script_unloaded(unload)
-    script_callbacks.on_infotext_pasted(host.paste)
-    script_callbacks.on_app_started(host.serve)
-    return host
+def start(make_service: MakeService, component_of: ComponentOf, add_parts: Callable[[Host], None]) -> A1111:
+    """`lorax.hosts.base.starting.start` for this host."""
+    return starting.start(A1111, make_service, component_of, add_parts)

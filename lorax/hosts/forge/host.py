@@ -5,21 +5,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
-from lorax.cache import default_folder
-from lorax.hosts.base import Host, KnownBase, RetargetOptions, Service, Setting, hashes_from_infotext, restore_names, webui
+from lorax.hosts.base import Host, KnownBase, RetargetOptions, Service, starting, webui
 from lorax.hosts.base.api import Routes
-from lorax.hosts.base.infotext import HASHES
+from lorax.hosts.base.starting import ComponentOf, MakeService
 from lorax.hosts.base.wrapping import Wrapped, wrap
 from lorax.hosts.forge import encoders, models
 from lorax.hosts.forge.follower import Follower
-
-MakeService = Callable[[tuple[Path, ...], Path, int, Callable[[], Sequence[KnownBase]]], Service]
-"""(adapter folders, cache folder, its limit in bytes, the known bases) → the service"""
-
-_started: Forge | None = None
 
 
 class LoraxTag:
@@ -101,42 +94,11 @@ class Forge:
     def options(self) -> RetargetOptions:
         return webui.options()
 
-    def paste(self, infotext: str, params: dict[str, Any]) -> None:
-        """Call the adapters of a pasted prompt as they are called here."""
-        hashes = hashes_from_infotext(str(params.get(HASHES, "")))
-        for field in ("Prompt", "Hires prompt"):
-            if hashes and params.get(field):
-                params[field] = restore_names(str(params[field]), hashes, self.service.name_of)
 
-
-def start(
-    make_service: MakeService,
-    component_of: Callable[[Setting], tuple[Any, dict[str, Any] | None]],
-    add_parts: Callable[[Host], None],
-) -> Forge:
-    """Called by the script that the WebUI loads, each time that it loads it. component_of: the widget of a setting."""
-    global _started
+def start(make_service: MakeService, component_of: ComponentOf, add_parts: Callable[[Host], None]) -> Forge:
+    """`lorax.hosts.base.starting.start` for this host."""
     from modules import script_callbacks
 
-    webui.add_settings(component_of)
-    if _started is not None:
-        _started.uninstall()
-    folders = webui.adapter_folders()
-    folders[0].mkdir(parents=True, exist_ok=True)
-    cache = Path(webui.option("lorax_cache_folder") or default_folder())
-    limit = int(float(webui.option("lorax_cache_gb") or 8) * (1 << 30))
-    host = _started = Forge(make_service(folders, cache, limit, webui.bases))
-
-    def unload() -> None:
-        global _started
-        host.uninstall()
-        if _started is host:
-            _started = None
-
-    script_callbacks.on_before_ui(host.install)
-    add_parts(host)
-    script_callbacks.on_script_unloaded(unload)
+    host = starting.start(Forge, make_service, component_of, add_parts)
     script_callbacks.on_model_loaded(encoders.remember)
-    script_callbacks.on_infotext_pasted(host.paste)
-    script_callbacks.on_app_started(host.serve)
     return host

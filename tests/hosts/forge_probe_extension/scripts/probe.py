@@ -1,16 +1,39 @@
 """Loaded into Forge by the tests: tells what stands in the places that LoRA-X takes, and makes pictures within pictures."""
 
 import copy
+import functools
 import hashlib
 import sys
 from pathlib import Path
 
 from modules import extra_networks, processing, script_callbacks, scripts, sd_models, shared
-from modules_forge import main_entry
+
+try:
+    from modules_forge import main_entry
+except ImportError:  # hosts that load their model at once have no choice of text encoders
+    main_entry = None
 
 _seen = shared.__dict__.setdefault("_lorax_probe", {})
 _networks = sys.modules.get("networks")
+
+
+def marking(load):
+    """The host's loader; what it returns says which patches are on it, for hosts differ in where they keep that."""
+
+    @functools.wraps(load)
+    def marked(unet, clip, tensors, w_unet, w_te, filename="default", *rest, **named):
+        made = load(unet, clip, tensors, w_unet, w_te, filename, *rest, **named)
+        for before, after in zip((unet, clip), made, strict=True):
+            if after is not before:
+                after.probe_idents = [*getattr(before, "probe_idents", []), str(filename)]
+        return made
+
+    return marked
+
+
 if not _seen:
+    if _networks is not None:
+        _networks.load_lora_for_models = marking(_networks.load_lora_for_models)
     option = shared.opts.data_labels["sd_model_checkpoint"]
     _seen.update(load=getattr(_networks, "load_lora_for_models", None), choice=option.onchange, reloads=0)
 else:
@@ -18,13 +41,13 @@ else:
 
 
 def idents(patcher):
-    return sorted(str(key[0]) for key in getattr(patcher, "lora_patches", {}))
+    return getattr(patcher, "probe_idents", [])
 
 
 def trace():
     model = sd_models.model_data.get_sd_model()
     objects = {name: getattr(model, name, None) for name in ("forge_objects_after_applying_lora", "forge_objects")}
-    patched = {name: [] if o is None else idents(o.unet) + idents(o.clip.patcher) for name, o in objects.items()}
+    patched = {name: [] if o is None else idents(o.unet) + idents(o.clip) for name, o in objects.items()}
     return {
         "reloads": _seen["reloads"],
         "load": _networks.load_lora_for_models is _seen["load"],
@@ -79,7 +102,8 @@ def arm(wanted: dict):
 
 
 def routes(_demo, app):
-    main_entry.refresh_models()  # without a page nobody looks for files of text encoders
+    if main_entry is not None:
+        main_entry.refresh_models()  # without a page nobody looks for files of text encoders
     app.add_api_route("/probe/inner", arm, methods=["POST"])
     app.add_api_route("/probe/inner", lambda: _inner.pop("made", None), methods=["GET"])
     app.add_api_route("/probe/trace", trace, methods=["GET"])
