@@ -10,6 +10,7 @@ quality. Linux only.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import json
 import os
@@ -125,19 +126,19 @@ class Measured:
 def measure(command: list[str], threads: int) -> Measured:
     start, peak = time.perf_counter(), 0
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": str(threads)}, text=True)
-    while process.poll() is None:
-        try:
-            peak = max(peak, anonymous_bytes(process.pid))
-        except (FileNotFoundError, ProcessLookupError):
-            break
-        time.sleep(0.02)
-    out = process.communicate()[0]
-    if process.returncode:
-        raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
+    with tempfile.TemporaryFile("w+") as out:
+        process = subprocess.Popen(command, stdout=out, env={**os.environ, "OMP_NUM_THREADS": str(threads)})
+        while process.poll() is None:
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                peak = max(peak, anonymous_bytes(process.pid))
+            time.sleep(0.05)
+        if process.returncode:
+            raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
+        out.seek(0)
+        report = json.load(out)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return Measured(time.perf_counter() - start, cpu, peak, json.loads(out))
+    return Measured(time.perf_counter() - start, cpu, peak, report)
 
 
 def run(folder: Path, threads: int) -> None:
