@@ -11,12 +11,13 @@ from converter.__main__ import main
 from lorax import BaseHint, Factors, LayerKind, open_checkpoint, read_adapter, to_sigma, write_adapter, write_native
 from lorax.layers import LayerSpec
 from tests.hosts.bench import Bench
+from tests.hosts.offsets import write_expected, write_offsets
 
 
 @dataclass(frozen=True)
 class Adapters:
-    """What lies in the bench's folders: ``plain``, ``second`` and ``sigma`` for a, ``xl`` for xl_a; of each of them the converter's fp32
-    file for a checkpoint, called ``<adapter>-for-<checkpoint>``."""
+    """What lies in the bench's folders: ``plain``, ``second``, ``sigma`` and two with offsets for a, ``xl`` for xl_a; of each of them
+    what the built-in is to do for a checkpoint, called ``<adapter>-for-<checkpoint>``: the converter's fp32 file, where it has all."""
 
     bench: Bench
 
@@ -41,6 +42,11 @@ class Adapters:
         for adapter in ("plain", "second", "sigma"):
             for target in ("a", "b"):
                 self.export(adapter, "a", target)
+        for name, beside in (("offset", False), ("offset-both", True)):
+            write_offsets(self.lora / f"{name}.safetensors", self.lora / "plain.safetensors", self.checkpoint("a"), beside=beside)
+            for target in ("a", "b"):
+                exported = self.lora / f"plain-for-{target}.safetensors", self.checkpoint(target)
+                write_expected(self.lora / f"{name}-for-{target}.safetensors", *exported, beside=beside)
         if "xl_a" in self.bench.checkpoints:
             write_random(self.lora / "xl.safetensors", self.checkpoint("xl_a"), seed=6)
             for target in ("xl_a", "xl_b"):

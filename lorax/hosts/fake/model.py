@@ -40,14 +40,19 @@ class CheckpointInfo:
 
 
 class Layer(torch.nn.Module):
-    """One weight, and what the built-in Lora hangs on it."""
+    """A weight, perhaps a bias, and what the built-in Lora hangs on them."""
 
-    def __init__(self, name: str, weight: Tensor) -> None:
+    def __init__(self, name: str, weight: Tensor, bias: Tensor | None = None) -> None:
         super().__init__()
         self.network_layer_name = name
         self.weight = torch.nn.Parameter(weight, requires_grad=False)
+        self.bias = None if bias is None else torch.nn.Parameter(bias, requires_grad=False)
         self.network_current_names: tuple[Any, ...] = ()
         self.network_weights_backup: Any = None
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """What a picture depends on."""
+        return (self.weight,) if self.bias is None else (self.weight, self.bias)
 
 
 class Attention(Layer):
@@ -56,6 +61,9 @@ class Attention(Layer):
     def __init__(self, name: str, fused: Tensor, out: Tensor) -> None:
         super().__init__(name, fused)
         self.out = torch.nn.Parameter(out, requires_grad=False)
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        return self.weight, self.out
 
 
 class Model(torch.nn.Module):
@@ -76,16 +84,16 @@ class Model(torch.nn.Module):
         with open_checkpoint(info.filename) as checkpoint:
             self.arch = checkpoint.arch
             weights = {i: checkpoint.read(layer) for i, layer in checkpoint.layers.items()}
+            biases = {str(i): checkpoint.read_bias(layer) for i, layer in checkpoint.layers.items()}
         for name, tensors in _grouped(weights, self._openclip()):
             known = self.network_layer_mapping.get(name)
+            made = Attention(name, *tensors) if len(tensors) == 2 else Layer(name, tensors[0], biases.get(name))
             if known is None:
-                known = Attention(name, *tensors) if len(tensors) == 2 else Layer(name, tensors[0])
-                self.network_layer_mapping[name] = known
+                known = self.network_layer_mapping[name] = made
                 self.add_module(name.replace(".", "/"), known)
             else:
-                known.weight.copy_(tensors[0])
-                if isinstance(known, Attention):
-                    known.out.copy_(tensors[1])
+                for old, new in zip(known.tensors(), made.tensors(), strict=True):
+                    old.copy_(new)
             known.network_current_names, known.network_weights_backup = (), None
 
     def layer_name(self, module: str) -> str | None:
@@ -104,7 +112,7 @@ class Model(torch.nn.Module):
         for name, layer in self.network_layer_mapping.items():
             if name.startswith(Component.UNET.value) != text:
                 apply(layer)
-                for tensor in (layer.weight, layer.out) if isinstance(layer, Attention) else (layer.weight,):
+                for tensor in layer.tensors():
                     digest.update(tensor_digest(tensor.detach()).encode())
         return digest.hexdigest()
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import types
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -55,24 +55,56 @@ class Network:
         self.mentioned_name: str | None = None
 
 
-class LoraModule:
-    """Factors of one layer; asks its network for the multiplier."""
+class NetworkModule:
+    """A part of a network for one layer; asks its network for the multiplier."""
 
     def __init__(self, net: Network, weights: Weights) -> None:
         self.network = net
         self.sd_key = weights.sd_key
-        self.up, self.down = weights.w["lora_up.weight"].float(), weights.w["lora_down.weight"].float()
-        self.scale = float(weights.w["alpha"]) / self.down.shape[0]
+        self.w = {leaf: tensor.float() for leaf, tensor in weights.w.items()}
 
-    def calc_updown(self, target: Tensor) -> Tensor:
-        multiplier = self.network.unet_multiplier if self.sd_key.startswith("unet") else self.network.te_multiplier
-        delta = (self.up.flatten(1) @ self.down.flatten(1)).reshape(target.shape)
-        return delta * self.scale * multiplier
+    def multiplier(self) -> float:
+        return self.network.unet_multiplier if self.sd_key.startswith("unet") else self.network.te_multiplier
+
+    def calc_updown(self, target: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What is added to the weight, and to the bias."""
+        raise NotImplementedError
 
 
-class LoraType:
-    def create_module(self, net: Network, weights: Weights) -> LoraModule | None:
-        return LoraModule(net, weights) if "lora_up.weight" in weights.w else None
+class LoraModule(NetworkModule):
+    """Factors; a bias beside them is not looked at."""
+
+    def calc_updown(self, target: Tensor) -> tuple[Tensor, None]:
+        up, down = self.w["lora_up.weight"], self.w["lora_down.weight"]
+        delta = (up.flatten(1) @ down.flatten(1)).reshape(target.shape)
+        return delta * (float(self.w["alpha"]) / down.shape[0]) * self.multiplier(), None
+
+
+class DiffModule(NetworkModule):
+    """A norm's two parts, or a whole weight and perhaps a bias."""
+
+    def calc_updown(self, target: Tensor) -> tuple[Tensor, Tensor | None]:
+        weight, bias = (self.w.get(a, self.w.get(b)) for a, b in (("diff", "w_norm"), ("diff_b", "b_norm")))
+        assert weight is not None
+        return weight.reshape(target.shape) * self.multiplier(), None if bias is None else bias * self.multiplier()
+
+
+@dataclass(frozen=True)
+class ModuleType:
+    """Makes a module where all of some leaves are there."""
+
+    leaves: tuple[str, ...]
+    made: type[NetworkModule]
+
+    def create_module(self, net: Network, weights: Weights) -> NetworkModule | None:
+        return self.made(net, weights) if all(leaf in weights.w for leaf in self.leaves) else None
+
+
+MODULE_TYPES = (
+    ModuleType(("lora_up.weight", "lora_down.weight"), LoraModule),
+    ModuleType(("diff",), DiffModule),
+    ModuleType(("w_norm", "b_norm"), DiffModule),
+)
 
 
 class LoraTag:
@@ -103,12 +135,12 @@ class LoraTag:
         self.errors.clear()
 
 
-class Networks(ModuleType):
+class Networks(types.ModuleType):
     """The module ``networks``."""
 
     def __init__(self, folder: Path, model: Callable[[], Model], functional: Callable[[], bool], comment: Callable[[str], None]) -> None:
         super().__init__("networks")
-        self.module_types: list[Any] = [LoraType()]
+        self.module_types: list[Any] = list(MODULE_TYPES)
         self.loaded_networks: list[Any] = []
         self.networks_in_memory: dict[str, Any] = {}
         self.available_network_hash_lookup: dict[str, Any] = {}
@@ -157,11 +189,8 @@ class Networks(ModuleType):
         return net
 
     def network_restore_weights_from_backup(self, layer: Layer) -> None:
-        backup = layer.network_weights_backup
-        if backup is not None:
-            layer.weight.copy_(backup[0])
-            if isinstance(layer, Attention):
-                layer.out.copy_(backup[1])
+        for tensor, backup in zip(layer.tensors(), layer.network_weights_backup or layer.tensors(), strict=True):
+            tensor.copy_(backup)
 
     def apply(self, layer: Layer) -> None:
         """What stands before every forward pass: nothing, where names and multipliers are those that are applied already."""
@@ -172,7 +201,7 @@ class Networks(ModuleType):
         if layer.network_current_names == wanted:
             return
         if layer.network_weights_backup is None:
-            layer.network_weights_backup = [layer.weight.clone(), layer.out.clone() if isinstance(layer, Attention) else None]
+            layer.network_weights_backup = [tensor.clone() for tensor in layer.tensors()]
         self.network_restore_weights_from_backup(layer)
         with torch.no_grad():
             for net in self.loaded_networks:
@@ -183,13 +212,17 @@ class Networks(ModuleType):
         name = layer.network_layer_name
         if not isinstance(layer, Attention):
             if name in net.modules:
-                layer.weight.copy_(layer.weight + net.modules[name].calc_updown(layer.weight))
+                updown, ex_bias = net.modules[name].calc_updown(layer.weight)
+                layer.weight.copy_(layer.weight + updown)
+                if ex_bias is not None and layer.bias is not None:
+                    layer.bias.copy_(layer.bias + ex_bias)
             return
         parts = [net.modules[key] for part in _PARTS if (key := f"{name}_{part}") in net.modules]
         if len(parts) == len(_PARTS):
             q, k, v = layer.weight.chunk(3, 0)
-            layer.weight.copy_(layer.weight + torch.cat([m.calc_updown(w) for m, w in zip(parts[:3], (q, k, v), strict=True)]))
-            layer.out.copy_(layer.out + parts[3].calc_updown(layer.out))
+            updown = torch.cat([m.calc_updown(w)[0] for m, w in zip(parts[:3], (q, k, v), strict=True)])
+            layer.weight.copy_(layer.weight + updown)
+            layer.out.copy_(layer.out + parts[3].calc_updown(layer.out)[0])
 
 
 def _closing(path: Path) -> Any:

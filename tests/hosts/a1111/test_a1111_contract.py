@@ -39,6 +39,18 @@ def test_sdxl_with_incomplete_openclip_attention(bench: Any) -> None:
         assert bench.picture("a cat").pixels == without
 
 
+@pytest.mark.parametrize("adapter", ["offset", "offset-both"])
+def test_biases_and_norms(bench: Any, adapter: str) -> None:
+    for checkpoint in ("a", "b", "same_a"):
+        bench.switch(checkpoint)
+        for strength in ("1", "0.5:-0.5"):
+            exported = f"{adapter}-for-{base(checkpoint)}:" + ("1" if strength == "1" else "unet=0.5:te=-0.5")
+            made = bench.picture(f"a cat <lorax:{adapter}:{strength}>")
+            assert made.pixels == bench.picture(f"a cat <lora:{exported}>").pixels
+            assert made.pixels != bench.picture(f"a cat <lorax:plain:{strength}>").pixels
+            assert "LoraX problems" not in made.infotext
+
+
 def test_the_order_in_the_prompt_does_not_matter(bench: Any) -> None:
     for checkpoint in ("a", "b"):
         bench.switch(checkpoint)
@@ -139,8 +151,9 @@ def test_functional_networks(bench: Any) -> None:
     try:
         for checkpoint in ("a", "same_b", "same_a"):
             bench.switch(checkpoint)
-            exported = bench.picture(f"a cat <lora:plain-for-{base(checkpoint)}:1>").pixels
-            assert bench.picture("a cat <lorax:plain:1>").pixels == exported
+            for adapter in ("plain", "offset"):
+                exported = bench.picture(f"a cat <lora:{adapter}-for-{base(checkpoint)}:1>").pixels
+                assert bench.picture(f"a cat <lorax:{adapter}:1>").pixels == exported
     finally:
         bench.set(lora_functional=False)
 
