@@ -18,7 +18,7 @@ def flatten_weight(weight: Tensor) -> Tensor:
 
 def energy(matrix: Tensor) -> float:
     """Squared Frobenius norm, accumulated in fp64."""
-    return float(matrix.double().square().sum())
+    return float(in_double(matrix).square().sum())
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +48,7 @@ class Factors:
 
     def energy(self) -> float:
         """‖ΔW‖²_F = trace((upᵀ up)(down downᵀ)), from r×r matrices in fp64."""
-        up, down = self.up.double(), self.down.double()
+        up, down = in_double(self.up), in_double(self.down)
         return max(0.0, float(((up.T @ up) * (down @ down.T)).sum()))
 
     def scaled(self, strength: float) -> Factors:
@@ -64,8 +64,8 @@ class Factors:
         By QR(up), QR(downᵀ) and an SVD of r×r, so the dense delta is never formed. Singular values at rounding level are
         dropped, hence the rank may shrink (to 0 for a zero delta) even without a limit.
         """
-        q_up, r_up = torch.linalg.qr(self.up.double())
-        q_down, r_down = torch.linalg.qr(self.down.double().T)
+        q_up, r_up = torch.linalg.qr(in_double(self.up))
+        q_down, r_down = torch.linalg.qr(in_double(self.down).T)
         u, s, vh = torch.linalg.svd(r_up @ r_down.T)
         n = truncation_rank(s, rank, kept)
         root = s[:n].sqrt()
@@ -80,7 +80,7 @@ def factorise(delta: Tensor, rank: int | None = None, kept: float | None = None)
     fp32, and it costs a fraction of a full SVD.
     """
     wide = delta.shape[0] > delta.shape[1]
-    matrix = (delta.T if wide else delta).double()
+    matrix = in_double(delta.T if wide else delta)
     values, vectors = torch.linalg.eigh(matrix @ matrix.T)
     s = values.flip(0).clamp_min(0).sqrt()
     n = truncation_rank(s, rank, kept, tolerance=1e-7)
@@ -100,6 +100,20 @@ def truncation_rank(s: Tensor, rank: int | None, kept: float | None, tolerance: 
         share = s.square().cumsum(0) / s.square().sum()
         n = min(n, int((share < kept).sum()) + 1)
     return n if rank is None else min(n, rank)
+
+
+def in_double(tensor: Tensor) -> Tensor:
+    """The tensor in fp64; on the CPU where the device has none (MPS)."""
+    return tensor.cpu().double() if tensor.device.type == "mps" else tensor.double()
+
+
+def eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues, ascending, and eigenvectors of symmetric matrices [..., n, n]; on the CPU where the device cannot."""
+    try:
+        values, vectors = torch.linalg.eigh(matrix)
+    except NotImplementedError:
+        values, vectors = (t.to(matrix.device) for t in torch.linalg.eigh(matrix.cpu()))
+    return values, vectors
 
 
 def cosine(a: Tensor, b: Tensor) -> float:

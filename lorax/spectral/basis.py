@@ -1,0 +1,170 @@
+"""The top-k singular triplets of a weight in fp32, checked by what they do to a delta, and in fp64 where that is not enough.
+
+The eigendecomposition of the smaller Gram matrix costs a third of an SVD, but squares the condition: rounding is relative to
+the largest eigenvalue. So a steep spectrum first gives up its leading directions, which a few steps of block power iteration
+find; a flat one is shifted to zero. What is left is benign, and the check afterwards tells where it was not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from lorax.linalg import eigh, in_double
+from lorax.spectral.exact import exact_basis, numerical_rank, row_space, signed
+from lorax.spectral.values import Span, SpectralBasis
+
+TOLERANCE = 1e-3
+"""Largest error that a basis may bring into a projected delta, relative to its norm."""
+MARGIN = 0.5
+"""Share of `TOLERANCE` that the estimate from a sample may reach."""
+SMALL = 256
+"""Sides up to this are decomposed in fp64 at once: milliseconds."""
+STEEP = 20.0
+"""Effective rank ``(Σλ)² / Σλ²`` under which leading directions are taken out first."""
+FLAT = 1e-3
+"""Variance of the eigenvalues over their squared mean under which they are shifted to zero."""
+BLOCK, POWERS, LEAK = 40, 4, 1e-3
+"""Of the block power iteration: its width, its steps, and the largest share of other directions in what is taken out."""
+EDGE = 16
+"""Eigenvectors beyond the k-th among which the cut is made anew, with values of full precision."""
+PROBES, SAMPLE, LAST = 4, 16, 4
+"""Random vectors to estimate the effective rank by; triplets that are checked, in all the range and at its end."""
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A weight, short side first, and the symmetric matrix whose leading eigenvectors are wanted."""
+
+    matrix: Tensor
+    """[n, long], n ≤ long"""
+    gram: Tensor
+    """[n, n], fp32: the Gram matrix less what was taken out of it."""
+    leading: Tensor
+    """[n, p]: directions taken out, orthonormal and inside the top-k subspace; p may be 0."""
+    shift: float
+
+
+def compute_basis(weight: Tensor, k: int) -> SpectralBasis:
+    """The top-k singular triplets of `weight` [out, in], fp32; fewer where its numerical rank is smaller.
+
+    As a projection they are within `TOLERANCE` of the exact ones.
+    """
+    return compute_bases([weight], k)[0]
+
+
+def compute_bases(weights: Sequence[Tensor], k: int) -> list[SpectralBasis]:
+    """`compute_basis` of weights of one shape; the decompositions are one batch, which fills a GPU."""
+    if min(weights[0].shape) <= max(k, SMALL):
+        return [exact_basis(w, k) for w in weights]
+    wide = weights[0].shape[0] <= weights[0].shape[1]
+    prepared = [prepare(w if wide else w.T, k) for w in weights]
+    values, vectors = eigh(torch.stack([p.gram for p in prepared]))
+    found = [refine(p, k, values[i].flip(0), vectors[i].flip(1), wide) for i, p in enumerate(prepared)]
+    return [basis or exact_basis(w, k) for basis, w in zip(found, weights, strict=True)]
+
+
+def compute_span(weight: Tensor, k: int) -> Span:
+    """The span of the top-k singular subspaces of `weight` [out, in].
+
+    Where k reaches the full rank of the weight, the short side is the whole space and the long side is an orthonormal row
+    (or column) space: no decomposition into singular vectors is needed.
+    """
+    out, n_in = weight.shape
+    if k >= min(out, n_in):
+        whole = row_space(weight if out <= n_in else weight.T)
+        if whole is not None:
+            long = None if out == n_in else whole
+            return Span(None, long) if out <= n_in else Span(long, None)
+    basis = compute_basis(weight, k)
+    return Span(basis.U, basis.V)
+
+
+def prepare(matrix: Tensor, k: int) -> Prepared:
+    """Take out what would drown the rest in fp32: the head of a steep spectrum, the mean of a flat one. matrix: [n, long]."""
+    leading = leading_directions(matrix, k) if effective_rank(matrix) < STEEP else matrix[:, :0]
+    rest = matrix - leading @ (leading.T @ matrix) if leading.shape[1] else matrix
+    small = gram(rest)
+    mean = float(small.diagonal().mean())
+    if small.shape[0] * float(small.square().sum()) < (1 + FLAT) * (small.shape[0] * mean) ** 2:
+        exact = gram(in_double(rest))
+        exact.diagonal().sub_(mean)
+        return Prepared(matrix, exact.to(matrix), leading, mean)
+    return Prepared(matrix, small, leading, 0.0)
+
+
+def effective_rank(matrix: Tensor) -> float:
+    """``(Σλ)² / Σλ²`` of the Gram matrix [n, n] of `matrix`, by a few random vectors, fixed by n (Hutchinson 1989)."""
+    probes = torch.randn(matrix.shape[0], PROBES, generator=torch.Generator().manual_seed(matrix.shape[0])).to(matrix)
+    squares = float((matrix @ (matrix.T @ probes)).square().sum()) / PROBES
+    return float(matrix.square().sum()) ** 2 / squares if squares else float(matrix.shape[0])
+
+
+def leading_directions(matrix: Tensor, k: int) -> Tensor:
+    """[n, p]: directions that lie in the top-k left singular subspace of `matrix` but for `LEAK`; they need not be singular vectors.
+
+    Block power iteration (Halko et al. 2011). p is as large as the spectrum's decay within the block warrants.
+    """
+    start = torch.randn(matrix.shape[1], BLOCK, generator=torch.Generator().manual_seed(matrix.shape[1])).to(matrix)
+    rows = torch.linalg.qr(matrix @ start).Q
+    for _ in range(POWERS):
+        rows = torch.linalg.qr(matrix @ (matrix.T @ rows)).Q
+    image = rows.T @ matrix
+    values, vectors = eigh(image @ image.T)
+    values, vectors = values.flip(0), vectors.flip(1)
+    p = int(((values[-1].clamp_min(0) / values) ** (POWERS + 0.5) <= LEAK).sum())
+    return torch.linalg.qr(rows @ vectors[:, : min(p, k // 2)]).Q
+
+
+def gram(rows: Tensor, blocks: int = 4) -> Tensor:
+    """``W Wᵀ``, computed by blocks of its lower half."""
+    n = rows.shape[0]
+    product = rows.new_empty(n, n)
+    for start, stop in pairwise(n * i // blocks for i in range(blocks + 1)):
+        block = rows[start:stop] @ rows[:stop].T
+        product[start:stop, :stop] = block
+        product[:stop, start:stop] = block.T
+    return product
+
+
+def refine(prepared: Prepared, k: int, values: Tensor, vectors: Tensor, wide: bool) -> SpectralBasis | None:
+    """The triplets from the eigenvectors [n, n] of `prepared.gram`, resolved within their span; None where the check fails.
+
+    values: eigenvalues, descending.
+    """
+    flat, taken = prepared.shift != 0, prepared.leading.shape[1]
+    matrix = in_double(prepared.matrix) if flat else prepared.matrix
+    near, last = min(k + EDGE, len(values)) - taken, len(values) - taken
+    head = torch.cat([prepared.leading, vectors[:, :near]], 1).to(matrix)
+    image = head.T @ matrix
+    squares, turn = eigh(in_double(image @ image.T - prepared.shift * (head.T @ head)))
+    squares, turn = squares.flip(0).to(matrix) + prepared.shift, turn.flip(1).to(matrix)
+    s = squares.clamp_min(0).sqrt()
+    if not bool(torch.isfinite(s).all()) or numerical_rank(s) < k:
+        return None
+    short = head @ turn
+    others = torch.cat([short[:, k:], vectors[:, near:last].to(matrix)], 1)
+    rest = torch.cat([squares[k:], values[near:last].to(matrix) + prepared.shift])
+    if error_estimate(matrix, short[:, :k], squares[:k], others, rest) > MARGIN * TOLERANCE:
+        return None
+    return signed(short[:, :k], s[:k], (image.T @ turn[:, :k]) / s[:k], wide)
+
+
+def error_estimate(matrix: Tensor, short: Tensor, squares: Tensor, others: Tensor, rest: Tensor) -> float:
+    """The relative error that the subspace `short` [n, k] brings into a projected random delta, both sides counted.
+
+    To first order u_i lacks ``Σ_j x_j (x_jᵀ R_i) / (λ_i − λ_j)`` over the other eigenvectors x_j (`others`, of eigenvalues
+    `rest`), where ``R_i = (W Wᵀ − λ_i) u_i``; ``‖P̂ g − P g‖² = 2 Σ_i ‖lack_i‖²`` for a random g with ``‖P g‖² = k``.
+    squares: the λ_i. Taken from a sample of the u_i, and from each of the last few, which lack most.
+    """
+    k = short.shape[1]
+    size, few = min(SAMPLE, k), min(LAST, k)
+    chosen = torch.cat([torch.arange(size) * k // size + k // (2 * size), torch.arange(k - few, k)]).to(short.device)
+    u, squares = short[:, chosen], squares[chosen]
+    residual = matrix @ (matrix.T @ u) - u * squares
+    lack = ((others.T @ residual) / (squares - rest[:, None])).square().sum(0)
+    return 2.0 * float(lack[:size].mean() + lack[size:].sum() / k) ** 0.5
