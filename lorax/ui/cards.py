@@ -11,7 +11,7 @@ from typing import Any
 from lorax.formats.reading import base_hint
 from lorax.hosts.base import Forecast, Service
 from lorax.library import Entry
-from lorax.render.words import VERDICTS
+from lorax.render.words import VERDICTS, sentence
 from lorax.retarget.source import SIDECAR_KEY
 
 BADGES: Mapping[str, tuple[str, str, str]] = {
@@ -112,8 +112,8 @@ def version_of(entry: Entry) -> str:
 
 def badge(forecast: Forecast | None) -> str:
     """The verdict as HTML: words, not colour alone."""
-    label, tone, sentence = CHECKING if forecast is None else BADGES.get(forecast.verdict, (forecast.verdict, "plain", ""))
-    title = sentence if forecast is None else f"{sentence} {forecast.reason}"
+    label, tone, said = CHECKING if forecast is None else BADGES.get(forecast.verdict, (forecast.verdict, "plain", ""))
+    title = said if forecast is None else f"{said} {sentence(forecast.reason)}"
     kind = "" if forecast is None else html.escape(forecast.verdict)
     return f'<span class="lorax-badge lorax-{tone}" data-verdict="{kind}" title="{html.escape(title)}">{html.escape(label)}</span>'
 
