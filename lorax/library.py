@@ -53,8 +53,9 @@ class Library:
                     self._names[spelled(entry)] = entry
 
     def entries(self) -> tuple[Entry, ...]:
-        """All adapters, by subpath."""
-        return tuple(sorted({e.path: e for e in self._names.values()}.values(), key=lambda e: e.subpath.lower()))
+        """All adapters that were found and are still there, by subpath."""
+        found = {e.path: e for e in self._names.values() if e.path.is_file()}
+        return tuple(sorted(found.values(), key=lambda e: e.subpath.lower()))
 
     def find(self, name: str) -> Entry:
         """The adapter of this name; looks at the folders again where it is not known. UnknownFormat with the nearest name."""

@@ -29,11 +29,10 @@ FLAGS = (
     "--skip-prepare-environment --skip-torch-cuda-test --skip-version-check --skip-python-version-check --api --no-hashing "
     "--disable-console-progressbars --server-name 127.0.0.1"
 )
-NO_DOWNLOADS = "--do-not-download-clip --no-download-sd-model"
 OWN_FLAGS = {
-    "FORGE": f"--always-cpu {NO_DOWNLOADS}",
-    "REFORGE": f"--always-cpu {NO_DOWNLOADS}",
-    "CLASSIC": f"--always-cpu {NO_DOWNLOADS}",
+    "FORGE": "--always-cpu --no-download-sd-model --do-not-download-clip",
+    "REFORGE": "--always-cpu --no-download-sd-model --do-not-download-clip",
+    "CLASSIC": "--always-cpu --no-download-sd-model",
     "NEO": "--cpu",
 }
 """By the name in the variables."""

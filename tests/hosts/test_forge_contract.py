@@ -140,9 +140,31 @@ def test_hires_with_its_own_checkpoint(bench: Any) -> None:
     assert bench.picture("a cat <lorax:plain:1>").pixels == bench.picture("a cat <lora:plain-for-a:1>").pixels
 
 
+REFINER = {"refiner_checkpoint": "b.safetensors", "refiner_switch_at": 0.5, "steps": 6}
+
+
+def _by_steps(bench: Any, **settings: Any) -> dict[str, Any]:
+    """Neo switches by the noise that is left, if it is not told to count steps."""
+    return {"override_settings": {"refiner_use_steps": True, **settings}} if getattr(bench, "kind", "") == "NEO" else {}
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_refiner_with_other_files_in_its_pass(bench: Any, in_place: bool) -> None:
+    """Neo alone puts other names into the refiner's pass, and can put its weights into the model that is there."""
+    if getattr(bench, "kind", "") != "NEO":
+        pytest.skip("this host has no such setting")
+    fields = {**REFINER, **_by_steps(bench, refiner_fast_sd=in_place, refiner_lora_replacement="sigma-for-a=sigma-for-b")}
+    without = bench.picture("a cat", **fields).pixels
+    exported = bench.picture("a cat <lora:sigma-for-a:1>", **fields).pixels
+    first = bench.picture("a cat <lora:sigma-for-a:1>").pixels
+    assert bench.picture("a cat <lorax:sigma:1>", **fields).pixels == exported != without
+    assert bench.picture("a cat <lorax:sigma:1>").pixels == first != exported
+    assert bench.picture("a cat <lora:sigma:1>", **fields).pixels == exported
+
+
 def test_refiner(bench: Any) -> None:
     """The built-in's file is the same for both passes, so an adapter of equal tensors for both checkpoints shows what is right."""
-    fields = {"refiner_checkpoint": "b.safetensors", "refiner_switch_at": 0.5, "steps": 6}
+    fields = {**REFINER, **_by_steps(bench)}
     exported = bench.picture("a cat <lora:plain-for-b:1>", **fields).pixels
     assert bench.picture("a cat <lorax:plain:1>", **fields).pixels == exported != bench.picture("a cat", **fields).pixels
     assert bench.picture("a cat <lorax:plain:1>").pixels == bench.picture("a cat <lora:plain-for-a:1>").pixels
@@ -263,8 +285,8 @@ def test_a_lorax_file_that_changes_is_seen_by_the_built_in(bench: Any) -> None:
 
 @pytest.mark.parametrize("stored", ["float8-e4m3fn", "float8-e4m3fn (fp16 LoRA)"])
 def test_low_bits_merged_and_at_run_time(bench: Any, stored: str) -> None:
-    if isinstance(bench, FakeForgeBench):
-        pytest.skip("the made-up host has no low bits")
+    if getattr(bench, "kind", "") not in ("FORGE", "NEO"):
+        pytest.skip("this host has no low bits, or takes them from its command line")
     try:
         bench.set(forge_unet_storage_dtype=stored)
         for checkpoint in ("b", "a"):

@@ -133,8 +133,31 @@ def test_online_mode_as_the_built_in_decides_it(monkeypatch: pytest.MonkeyPatch,
     def with_mode(unet: Any, clip: Any, sd: Any, w_unet: float, w_te: float, filename: str = "", online_mode: bool = False) -> None: ...
     def without(unet: Any, clip: Any, sd: Any, w_unet: float, w_te: float, filename: str = "") -> None: ...
 
-    assert models.how_to_load(SimpleNamespace(load_lora_for_models=with_mode), model) == {"online_mode": expected}
+    def asking(model: Any) -> Any:
+        return model.storage_dtype
+
+    def not_asking() -> None: ...
+
+    forge = SimpleNamespace(load_lora_for_models=with_mode, load_networks=asking)
+    neo = SimpleNamespace(load_lora_for_models=with_mode, load_networks=not_asking)
+    assert models.how_to_load(forge, model) == {"online_mode": expected}
+    assert models.how_to_load(neo, model) == {"online_mode": wanted}
     assert models.how_to_load(SimpleNamespace(load_lora_for_models=without), model) == {}
+
+
+def test_weights_that_were_swapped_in_place(bench: FakeForgeBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model says a, its weights are b's: so does what stands for the same adapter."""
+    model = loaded(bench)
+    p = SimpleNamespace(refiner_checkpoint_info=bench.webui.info("b.safetensors"))
+    assert models.base_of(model, p).name == "a"
+    sampling = ModuleType("modules.sd_samplers_common")
+    sampling.ORIGINAL_CHECKPOINT = "a.safetensors"  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "modules.sd_samplers_common", sampling)
+    assert models.base_of(model, p).name == "b"
+    assert models.base_of(model, SimpleNamespace()).name == "a"
+    assert models.base_of(model).name == "a"
+    sampling.ORIGINAL_CHECKPOINT = None  # type: ignore[attr-defined]
+    assert models.base_of(model, p).name == "a"
 
 
 def test_the_wrapped_loader_shows_what_it_takes(bench: FakeForgeBench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -82,7 +82,8 @@ def adapter_folders() -> tuple[Path, ...]:
 
     own = getattr(shared.cmd_opts, "lorax_dir", None) or str(Path(paths.models_path) / "Lorax")
     others = (getattr(shared.cmd_opts, name, None) for name in ("lora_dir", "lyco_dir_backcompat"))
-    return tuple(dict.fromkeys(Path(folder) for folder in (own, *others) if folder))
+    more = getattr(shared.cmd_opts, "lora_dirs", None) or ()
+    return tuple(dict.fromkeys(Path(folder) for folder in (own, *others, *more) if folder))
 
 
 def progress(text: str, done: int, total: int) -> None:

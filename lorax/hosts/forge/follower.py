@@ -34,6 +34,7 @@ class Follower:
         self.wishes: tuple[Wish, ...] = ()
         self.native = NativeFiles(self._carry_file)
         self._in_use: tuple[Wish, ...] = ()
+        self._picture: Any = None
         self._asked: Hashable = ()
         self._problems: list[str] = []
         self._notes: list[str] = []
@@ -44,12 +45,14 @@ class Follower:
     def begin(self, p: Any) -> None:
         """A picture starts, on a model that is loaded by now."""
         self._problems, self._notes, self._said = [], [], set()
+        self._picture = p
         self._placer.withdraw()
         self.native.check(active_model())
         self._without_networks(p)
 
     def ask(self, p: Any, params_list: Sequence[Any]) -> None:
         """A picture, its hires pass or its refiner wants these and no others."""
+        self._picture = p
         self._placer.withdraw()
         self.applied, wishes = {}, list[Wish]()
         for params in params_list:
@@ -90,6 +93,7 @@ class Follower:
         self._tell(p)
         self._placer.withdraw()
         self._without_networks(p)
+        self._picture = None
 
     def stop(self) -> None:
         self.wishes, self._in_use, self.applied = (), (), {}
@@ -103,7 +107,7 @@ class Follower:
             self.service.warm(self._in_use, base, webui.options())
 
     def _carry(self, networks: Any | None, model: Any | None, wish: Wish) -> Carried | None:
-        base = base_of(model)
+        base = base_of(model, self._picture)
         if networks is None or base is None:
             self._problem(wish.name, webui.NO_BUILT_IN if networks is None else "no checkpoint is loaded")
             return None
@@ -111,7 +115,7 @@ class Follower:
 
     def _carry_file(self, carry: Callable[[Service, KnownBase, RetargetOptions, Progress], Carried], name: str) -> Carried | None:
         """For a LoRA-X file that the built-in meets."""
-        base = base_of(active_model())
+        base = base_of(active_model(), self._picture)
         return None if base is None else self._guarded(name, lambda: carry(self.service, base, webui.options(), webui.progress))
 
     def _place(self, networks: Any, model: Any, parts: Sequence[Part]) -> bool:
@@ -178,7 +182,7 @@ class Follower:
 
     def _remember(self, p: Any, asked: Hashable, content: tuple[str, ...]) -> None:
         """Forget text encodings where the same tags on the same checkpoint mean something else than before."""
-        base = base_of(active_model())
+        base = base_of(active_model(), p)
         key = asked, "" if base is None else str(base.path)
         if self._content.get(key, content) != content:
             webui.forget_conds(p)

@@ -25,10 +25,20 @@ def active_model() -> Any | None:
     return model if getattr(model, "forge_objects_after_applying_lora", None) is not None else None
 
 
-def base_of(model: Any | None) -> KnownBase | None:
-    """The checkpoint file behind a model, with the files of its text encoders where they are apart."""
+def base_of(model: Any | None, p: Any = None) -> KnownBase | None:
+    """The checkpoint file behind a model, with the files of its text encoders where they are apart.
+
+    p: the picture in the making. Its refiner may have put another file's weights into the same model, which does not say so.
+    """
     info = getattr(model, "sd_checkpoint_info", None)
+    if info is not None and _swapped_in_place():
+        info = getattr(p, "refiner_checkpoint_info", None) or info
     return None if info is None else _with_encoders(webui.known(info), model)
+
+
+def _swapped_in_place() -> bool:
+    """Neo's setting 'Reload "state_dict" Only': until the picture is done, the host keeps the file that it will put back."""
+    return getattr(sys.modules.get("modules.sd_samplers_common"), "ORIGINAL_CHECKPOINT", None) is not None
 
 
 def chosen_base() -> KnownBase | None:
@@ -50,11 +60,16 @@ def how_to_load(networks: Any, model: Any) -> dict[str, Any]:
         return {}
     arguments = sys.modules.get("backend.args")
     wanted = bool(getattr(arguments, "dynamic_args", {}).get("online_lora", False))
-    return {"online_mode": wanted and not _is_plain(model)}
+    return {"online_mode": wanted and not (_asks_for_storage(networks) and _is_plain(model))}
+
+
+def _asks_for_storage(networks: Any) -> bool:
+    """Forge's built-in merges into weights that are not quantised whatever is wanted; Neo's does as it is told."""
+    code = getattr(inspect.unwrap(networks.load_networks), "__code__", None)
+    return "storage_dtype" in getattr(code, "co_names", ())
 
 
 def _is_plain(model: Any) -> bool:
-    """Weights that are not quantised are always merged (networks.load_networks)."""
     import torch
 
     stored = getattr(model.forge_objects.unet.model, "storage_dtype", torch.float32)

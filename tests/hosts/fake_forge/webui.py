@@ -11,6 +11,8 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import torch
+
 from lorax.errors import FileError
 from lorax.safefile import open_tensors
 from tests.hosts.fake_forge.patchers import CheckpointInfo, FakeInitialModel, Model, load_lora_for_models
@@ -138,9 +140,10 @@ class FakeForge:
         self.model.current_lora_hash = str(files)
         objects, original = self.model.forge_objects, self.model.forge_objects_original
         objects.unet, objects.clip = original.unet, original.clip
+        online = objects.unet.model.storage_dtype != torch.float16
         for path, unet, te in files:
             loaded = self.networks.load_lora_for_models(
-                objects.unet, objects.clip, self._read(path), unet, te, filename=path, online_mode=False
+                objects.unet, objects.clip, self._read(path), unet, te, filename=path, online_mode=online
             )
             objects.unet, objects.clip = loaded
         self.model.forge_objects_after_applying_lora = objects.shallow_copy()
@@ -218,6 +221,7 @@ class FakeForge:
     def _networks(self) -> ModuleType:
         module = ModuleType("networks")
         module.load_lora_for_models = load_lora_for_models
+        module.load_networks = self.load_networks
         module.extra_network_lora = LoraTag(self)
         module.available_networks = Listed(self.folder / "Lora")
         return module
