@@ -1,12 +1,13 @@
-"""What the extension costs in AUTOMATIC1111's WebUI: pictures and switches, as interleaved pairs.
+"""What the extension costs in a WebUI with a warm cache: pictures and switches, as interleaved pairs.
 
-    python -m benchmarks.host_a1111 [pairs]
+    python -m benchmarks.host_cost [a1111|forge|reforge|classic|neo] [pairs]
 
-Needs the variables of tests/hosts/real_a1111.py. Three ratios, each a median over the pairs with its quartiles:
+Needs the variables of tests/hosts/real_a1111.py or tests/hosts/real_forge.py. Each ratio is a median over the pairs with its quartiles:
 
 - a picture with ``<lorax:…>`` against the same exported file through ``<lora:…>``, both applied already (another seed);
 - the same where every picture has to apply its network anew (the pairs alternate);
-- a switch of checkpoints, each followed by a picture outside the measured time, against a second WebUI without the extension.
+- a switch of checkpoints, and the switch with the first picture after it, against a second WebUI without the extension. Hosts that
+  load a model when a picture needs it do nothing in the first.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pathlib import Path
 
 from tests.hosts.adapters import Adapters, write_random
 from tests.hosts.real_a1111 import RealA1111
+from tests.hosts.real_forge import OWN_FLAGS, RealForge
 
 OURS, THEIRS = "a cat <lorax:plain:1>", "a cat <lora:plain-for-{}:1>"
 
@@ -50,14 +52,16 @@ def pictures(bench: RealA1111, pairs: int) -> None:
 
 
 def switches(with_it: RealA1111, without: RealA1111, names: tuple[str, str], pairs: int) -> None:
-    times: tuple[list[float], list[float]] = [], []
+    alone: tuple[list[float], list[float]] = [], []
+    whole: tuple[list[float], list[float]] = [], []
     for n in range(pairs):
         name = names[n % 2]
         order = ((0, with_it, OURS), (1, without, THEIRS.format(name.removeprefix("same_"))))
         for at, bench, prompt in order if n % 4 < 2 else reversed(order):
-            times[at].append(timed(lambda b=bench, name=name: b.switch(name)))
-            bench.picture(prompt)
-    show(f"switch {names[0]} - {names[1]}", *times)
+            alone[at].append(timed(lambda b=bench, name=name: b.switch(name)))
+            whole[at].append(alone[at][-1] + timed(lambda b=bench, p=prompt: b.picture(p)))
+    show(f"switch {names[0]} - {names[1]}", *alone)
+    show("  and the picture after it", *whole)
 
 
 def prepare(bench: RealA1111) -> None:
@@ -69,19 +73,27 @@ def prepare(bench: RealA1111) -> None:
         bench.picture(THEIRS.format(target))
 
 
+def boot(host: str, extension: bool) -> RealA1111:
+    return RealA1111(extension=extension) if host == "A1111" else RealForge(host, extension=extension)
+
+
 def main() -> None:
-    pairs = int(sys.argv[1]) if len(sys.argv) > 1 else 20
-    with_it, without = RealA1111(), RealA1111(extension=False)
+    host = sys.argv[1].upper() if len(sys.argv) > 1 else "A1111"
+    pairs = int(sys.argv[2]) if len(sys.argv) > 2 else 20
+    if host not in ("A1111", *OWN_FLAGS):
+        raise SystemExit(f"'{host.lower()}' is no host of this benchmark; give a1111, {', '.join(name.lower() for name in OWN_FLAGS)}")
+    with_it, without = boot(host, extension=True), boot(host, extension=False)
     try:
         for bench in (with_it, without):
             prepare(bench)
         for target in ("b", "a"):
             with_it.switch(target)
             with_it.picture(OURS)
-        print(f"{'':30} {'ours':>10} {'theirs':>11}")
+        print(f"{host:30} {'ours':>10} {'theirs':>11}")
         pictures(with_it, pairs)
         switches(with_it, without, ("b", "a"), pairs)
-        switches(with_it, without, ("same_b", "same_a"), pairs)
+        if "same_b" in with_it.checkpoints:
+            switches(with_it, without, ("same_b", "same_a"), pairs)
     finally:
         with_it.close()
         without.close()
