@@ -25,6 +25,13 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def port(text: str) -> int:
+    """A TCP port, 0 for any that is free."""
+    if not text.isascii() or not text.isdigit() or int(text) > 65535:
+        raise ArgumentTypeError(f"'{text}' is not a port: expected 0 to 65535")
+    return int(text)
+
+
 def between(low: float, high: float, open_below: bool = False) -> Callable[[str], float]:
     """A parser of numbers from `low` to `high`; `open_below` leaves `low` itself out."""
 

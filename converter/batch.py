@@ -6,7 +6,7 @@ import math
 import multiprocessing
 import signal
 from argparse import Namespace
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from multiprocessing.synchronize import Event
 from pathlib import Path
@@ -25,7 +25,8 @@ from lorax import (
     Written,
     base_stem,
     batch_work,
-    default_output,
+    check_folder,
+    check_names,
     failed_row,
     same_file,
 )
@@ -63,27 +64,6 @@ def list_adapters(paths: Sequence[Path], out: Path) -> list[Path]:
     if not found:
         raise LoraxError("there is no adapter to carry: the folders given hold no .safetensors file")
     return list(dict.fromkeys(found))
-
-
-def check_names(adapters: Iterable[Path], targets: Iterable[str]) -> None:
-    """Two inputs of one name would want the same output."""
-    seen: dict[str, str] = {}
-    for name, path in [*((f"adapter {a.stem}", str(a)) for a in adapters), *((f"target {base_stem(t)}", t) for t in targets)]:
-        if name in seen:
-            raise LoraxError(f"'{seen[name]}' and '{path}' have the same name, so their results would too: rename one")
-        seen[name] = path
-
-
-def check_folder(out: Path, inputs: Iterable[Path], adapters: Iterable[Path], targets: Iterable[str]) -> None:
-    """Make the folder of the results; no result may be an input."""
-    if out.exists() and not out.is_dir():
-        raise FileError(f"'{out}' is a file, expected a folder")
-    outputs = [out / default_output(a, t).name for t in targets for a in adapters]
-    known = {path.resolve() for path in inputs}
-    for output in outputs:
-        if output.resolve() in known:
-            raise FileError(f"the result '{output}' would be an input: choose another folder with --out")
-    out.mkdir(parents=True, exist_ok=True)
 
 
 def split(arguments: Namespace, adapters: Sequence[Path], targets: Sequence[str]) -> list[BatchTask]:

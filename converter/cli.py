@@ -29,7 +29,7 @@ def build_parser() -> ArgumentParser:
         formatter_class=RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True, title="commands", dest="command")
-    for add in (_inspect, _transfer, _similarity, _to_lorax, _export, _bake, _batch, _demo):
+    for add in (_inspect, _transfer, _similarity, _to_lorax, _export, _bake, _batch, _demo, _ui):
         add(commands)
     return parser
 
@@ -235,6 +235,23 @@ def _demo(commands: Any) -> None:
     )
     parser.add_argument("--out", metavar="DIR", type=Path, default=Path("lorax-demo"), help="default: lorax-demo")
     _json(parser)
+
+
+def _ui(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "ui",
+        "ui",
+        "transfer, compare and inspect in the browser",
+        "Serve the panels of the WebUI extension on a page of their own. It is reached from this machine only, sends nothing to\n"
+        "anyone, and works in the folders given here and in no other. Needs gradio: pip install 'lorax-webui[ui]'.",
+        "  lorax-convert ui --adapters models/Lora --checkpoints models/Stable-diffusion",
+    )
+    parser.add_argument("--adapters", metavar="DIR", type=Path, required=True, help="folder of adapters")
+    parser.add_argument("--checkpoints", metavar="DIR", type=Path, required=True, help="folder of base models")
+    parser.add_argument("--out", metavar="DIR", type=Path, help="folder of the results (default: that of the adapters)")
+    parser.add_argument("--port", metavar="N", type=a.port, default=7870, help="0 takes any that is free (default: 7870)")
+    _device(parser)
 
 
 def _out_rank(parser: ArgumentParser, default: str) -> None:

@@ -5,10 +5,11 @@ A step opens files, runs the river of the library, and writes its result under a
 
 from __future__ import annotations
 
-from lorax.actions.batch import Row, Task, failed, work
+from lorax.actions.batch import Row, Task, check_folder, check_names, failed, work
 from lorax.actions.files import base_stem, check_output, default_output, same_file
 from lorax.actions.inspection import inspect_file
 from lorax.actions.sources import find_source
+from lorax.actions.strength import adapter_strengths, checkpoint_strengths
 from lorax.actions.transfer import DTYPES, Written, cached_bases, carry_out, settings_record
 
 __all__ = [
@@ -16,10 +17,14 @@ __all__ = [
     "Row",
     "Task",
     "Written",
+    "adapter_strengths",
     "base_stem",
     "cached_bases",
     "carry_out",
+    "check_folder",
+    "check_names",
     "check_output",
+    "checkpoint_strengths",
     "default_output",
     "failed",
     "find_source",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -67,6 +67,27 @@ class Row:
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
+
+
+def check_names(adapters: Iterable[Path], targets: Iterable[str]) -> None:
+    """Two inputs of one name would want the same output."""
+    seen: dict[str, str] = {}
+    for name, path in [*((f"adapter {a.stem}", str(a)) for a in adapters), *((f"target {base_stem(t)}", t) for t in targets)]:
+        if name in seen:
+            raise LoraxError(f"'{seen[name]}' and '{path}' have the same name, so their results would too: rename one")
+        seen[name] = path
+
+
+def check_folder(out: Path, inputs: Iterable[Path], adapters: Iterable[Path], targets: Iterable[str]) -> None:
+    """Make the folder of the results; no result may be an input."""
+    if out.exists() and not out.is_dir():
+        raise FileError(f"'{out}' is a file, expected a folder")
+    outputs = [out / default_output(a, t).name for t in targets for a in adapters]
+    known = {path.resolve() for path in inputs}
+    for output in outputs:
+        if output.resolve() in known:
+            raise FileError(f"the result '{output}' would be an input: choose another folder with --out")
+    out.mkdir(parents=True, exist_ok=True)
 
 
 def failed(task: Task, adapter: Path, message: str, state: str = "failed") -> Row:

@@ -25,12 +25,12 @@ def to_html(report: TransferReport) -> str:
         _header(report),
         verdict_card(title, tone, meaning, words.sentence(plan.verdict_reason)),
         _numbers(report),
-        _what_was_done(plan),
+        what_was_done(plan),
         _maps(report),
         block_map_section(plan.units, words.lost_blocks(plan)),
-        _left_out(plan),
-        _unmatched(report.unmatched),
-        _all_layers(report),
+        left_out_section(plan),
+        unmatched_section(report.unmatched),
+        all_layers(report),
         _settings(report),
         tag("footer", "This page is one file: it runs no script and needs no network."),
     )
@@ -83,11 +83,12 @@ def _numbers(report: TransferReport) -> Markup:
     return tiles(*shown)
 
 
-def _what_was_done(plan: TransferPlan) -> Markup:
+def what_was_done(plan: TransferPlan, done: bool = True) -> Markup:
+    """Method, actions and reasons. done: it was, or it would be."""
     rows = [(_chip(g.action), words.count(len(g.decisions), "layer"), g.reason) for g in words.groups(plan.decisions)]
     notes = [tag("ul", *(tag("li", note) for note in plan.notes), class_="notes")] if plan.notes else []
     return section(
-        "What was done, and why",
+        "What was done, and why" if done else "What would be done, and why",
         paragraph(f"{words.METHODS.get(plan.method, plan.method)} {words.sentence(plan.method_reason)}"),
         table(("action", "how many", "reason"), rows),
         *notes,
@@ -120,19 +121,21 @@ def _tab(name: str, label: str, checked: bool) -> Markup:
     return join(button, tag("label", label, for_=name))
 
 
-def _left_out(plan: TransferPlan) -> Markup:
+def left_out_section(plan: TransferPlan) -> Markup:
+    """Layers without a place, by block, each with its reason."""
     found = words.left_out(plan.decisions)
     if not found:
-        return section("What was left out", paragraph("Nothing: every module of the adapter has its place in the target."))
+        return section("What is left out", paragraph("Nothing: every module of the adapter has its place in the target."))
     where = {"adapter": "in the adapter", "target": "in the target"}
     rows = [(block_title(g.block), where[g.side], str(len(g.layers)), g.reason) for g in found]
     total = sum(len(g.layers) for g in found)
     listing = table(("block", "found", "layers", "reason"), rows, numeric=(2,))
     folded = listing if len(rows) <= SHOWN_ROWS else fold(f"all {len(rows)} blocks", listing)
-    return section("What was left out", paragraph(f"{words.count(total, 'layer')} in {words.count(len(rows), 'block')}."), folded)
+    return section("What is left out", paragraph(f"{words.count(total, 'layer')} in {words.count(len(rows), 'block')}."), folded)
 
 
-def _unmatched(unmatched: Sequence[tuple[str, str]]) -> Markup:
+def unmatched_section(unmatched: Sequence[tuple[str, str]]) -> Markup:
+    """Keys of the file that could not be used."""
     if not unmatched:
         return Markup("")
     listing = table(("key in the file", "why it was not used"), [(code(key), reason) for key, reason in unmatched])
@@ -140,7 +143,8 @@ def _unmatched(unmatched: Sequence[tuple[str, str]]) -> Markup:
     return section("Keys that could not be placed", paragraph(f"{words.count(len(unmatched), 'key')} of the adapter file."), folded)
 
 
-def _all_layers(report: TransferReport) -> Markup:
+def all_layers(report: TransferReport) -> Markup:
+    """A table of what was carried."""
     rows = [
         (
             code(str(d.target or d.source)),

@@ -14,7 +14,7 @@ from lorax.render.grid import block_of
 from lorax.render.heatmap import Cell
 from lorax.render.markdown import table as markdown_table
 from lorax.render.markdown import text
-from lorax.render.markup import Markup, tag
+from lorax.render.markup import Markup, join, tag
 from lorax.render.page import code, definitions, fold, page, paragraph, section, table, tile, tiles, verdict_card
 from lorax.render.terminal import block_map_lines, columns
 from lorax.transfer.score import SimilarityReport
@@ -68,8 +68,6 @@ def similarity_to_markdown(report: SimilarityReport) -> str:
 
 def similarity_to_html(report: SimilarityReport) -> str:
     """The comparison as one self-contained page."""
-    title, tone, sentence = relation(report)
-    scored = [Cell(t, _shown(s), _tip(source, t, s)) for source, t, s in _rows(report)]
     facts = [
         ("family", report.family),
         ("rank of the comparison k_sim", f"at most {report.k_sim}, and a quarter of a layer's shorter side"),
@@ -81,15 +79,23 @@ def similarity_to_html(report: SimilarityReport) -> str:
             tag("p", "Two bases compared", class_="eyebrow"),
             tag("h1", report.source_name, tag("span", " and ", class_="to"), report.target_name),
         ),
-        verdict_card(title, tone, sentence),
-        tiles(*(tile(value, name, meaning) for name, value, meaning in _numbers(report))),
-        section("Layer by layer", paragraph(HOW_TO_READ, quiet=True), map_figure(scored, "map", "Similarity above chance"))
-        if scored
-        else "",
-        block_map_section(report.matching.units, _lost(report)),
-        _layer_table(report),
+        similarity_body(report),
         section("Settings", definitions(facts)),
         tag("footer", "This page is one file: it runs no script and needs no network."),
+    )
+
+
+def similarity_body(report: SimilarityReport) -> Markup:
+    """The comparison itself, for a page that has the style sheet: verdict, numbers, heat map, block map, every layer."""
+    title, tone, sentence = relation(report)
+    scored = [Cell(t, _shown(s), _tip(source, t, s)) for source, t, s in _rows(report)]
+    figure = map_figure(scored, "map", "Similarity above chance")
+    return join(
+        verdict_card(title, tone, sentence),
+        tiles(*(tile(value, name, meaning) for name, value, meaning in _numbers(report))),
+        section("Layer by layer", paragraph(HOW_TO_READ, quiet=True), figure) if scored else "",
+        block_map_section(report.matching.units, _lost(report)),
+        _layer_table(report),
     )
 
 

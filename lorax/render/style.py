@@ -9,21 +9,18 @@ DARK_RAMP = ("#4a3527", "#5f442f", "#745336", "#6c644f", "#52736a", "#468782", "
 STEPS = len(LIGHT_RAMP)
 
 
-def _ramp(colours: tuple[str, ...]) -> str:
+def ramp(colours: tuple[str, ...]) -> str:
+    """The colours as variables ``--h0``, ``--h1``, …"""
     return "".join(f"--h{i}:{colour};" for i, colour in enumerate(colours))
 
 
-_LIGHT = (
-    "--ground:#fbfaf7;--card:#ffffff;--ink:#1d2528;--soft:#5b666b;--line:#dfe1dc;--none:#e3e3de;--hatch:#b9bab3;"
-    "--good:#1f7a6d;--weak:#a8630f;--bad:#b3372b;--plain:#4b6a86;--accent:#1a5c6c;" + _ramp(LIGHT_RAMP)
-)
-_DARK = (
-    "--ground:#14181a;--card:#1b2124;--ink:#e6e9e6;--soft:#9aa5a6;--line:#30383b;--none:#343b3e;--hatch:#6b777a;"
-    "--good:#63c7b2;--weak:#e3a857;--bad:#ef8376;--plain:#8fb3d3;--accent:#7fcabb;" + _ramp(DARK_RAMP)
-)
+LIGHT_TONES = "--none:#e3e3de;--hatch:#b9bab3;--good:#1f7a6d;--weak:#a8630f;--bad:#b3372b;--plain:#4b6a86;--accent:#1a5c6c;"
+DARK_TONES = "--none:#343b3e;--hatch:#6b777a;--good:#63c7b2;--weak:#e3a857;--bad:#ef8376;--plain:#8fb3d3;--accent:#7fcabb;"
+_LIGHT = "--ground:#fbfaf7;--card:#ffffff;--ink:#1d2528;--soft:#5b666b;--line:#dfe1dc;" + LIGHT_TONES + ramp(LIGHT_RAMP)
+_DARK = "--ground:#14181a;--card:#1b2124;--ink:#e6e9e6;--soft:#9aa5a6;--line:#30383b;" + DARK_TONES + ramp(DARK_RAMP)
 COLOURS = f":root{{color-scheme:light dark;{_LIGHT}}}@media (prefers-color-scheme:dark){{:root{{{_DARK}}}}}"
 
-_SVG_SHAPES = (
+SVG_SHAPES = (
     "text{font-family:system-ui,-apple-system,'Segoe UI',Roboto,'DejaVu Sans',sans-serif;font-size:10.5px;fill:var(--soft)}"
     ".head{font-size:13px;font-weight:600;fill:var(--ink)}.stage{font-weight:600;fill:var(--ink)}"
     ".mid{text-anchor:middle}.end{text-anchor:end}.group{fill:var(--ink)}.rule{stroke:var(--line);stroke-width:1}"
@@ -33,24 +30,10 @@ _SVG_SHAPES = (
     ".tie{fill:none;stroke-width:2.2;stroke-opacity:.9}"
     + "".join(f".h{i}{{fill:var(--h{i})}}.k{i}{{stroke:var(--h{i})}}" for i in range(STEPS))
 )
-SVG_STYLE = COLOURS + _SVG_SHAPES + ".ground{fill:var(--ground);rx:0}.title{font-size:17px;font-weight:650;fill:var(--ink)}"
+SVG_STYLE = COLOURS + SVG_SHAPES + ".ground{fill:var(--ground);rx:0}.title{font-size:17px;font-weight:650;fill:var(--ink)}"
 """For a picture in a file of its own."""
 
-PAGE_STYLE = (
-    COLOURS
-    + _SVG_SHAPES.replace("text{", "svg text{", 1).replace("rect{", "svg rect{", 1)
-    + """
-*{box-sizing:border-box}
-body{margin:0;background:var(--ground);color:var(--ink);font:16px/1.55 system-ui,-apple-system,'Segoe UI',Roboto,'DejaVu Sans',sans-serif}
-main{max-width:1040px;margin:0 auto;padding:44px 24px 72px}
-header p{margin:0;color:var(--soft)}
-h1{font-size:30px;line-height:1.2;letter-spacing:-.015em;margin:6px 0 8px;overflow-wrap:anywhere;font-weight:650}
-h1 .to{color:var(--soft);font-weight:400}
-h2{font-size:19px;letter-spacing:-.005em;margin:52px 0 6px}
-h2+p{margin-top:0}
-p{max-width:74ch;margin:0 0 12px}
-.eyebrow{font-size:12.5px;letter-spacing:.08em;text-transform:uppercase;color:var(--soft)}
-.soft{color:var(--soft)}.small{font-size:14px}
+PARTS_STYLE = """
 .verdict{margin:26px 0 20px;padding:18px 22px;
   background:var(--card);border:1px solid var(--line);border-left:5px solid var(--tone);border-radius:8px}
 .verdict strong{display:block;font-size:21px;color:var(--tone);letter-spacing:-.01em}
@@ -76,7 +59,29 @@ figure svg{height:auto}
 figure svg.blocks{max-width:100%}
 figcaption{margin:2px 0 14px}
 .legend{max-width:100%;height:auto}
-.tabs input{position:absolute;opacity:0;pointer-events:none}
+.chip{display:inline-block;
+  padding:0 9px;border-radius:99px;border:1px solid var(--tone);color:var(--tone);font-size:13px;white-space:nowrap}
+"""
+"""Of the parts in `lorax.render.page` and of figures, on a page that has the colours."""
+
+PAGE_STYLE = (
+    COLOURS
+    + SVG_SHAPES.replace("text{", "svg text{", 1).replace("rect{", "svg rect{", 1)
+    + """
+*{box-sizing:border-box}
+body{margin:0;background:var(--ground);color:var(--ink);font:16px/1.55 system-ui,-apple-system,'Segoe UI',Roboto,'DejaVu Sans',sans-serif}
+main{max-width:1040px;margin:0 auto;padding:44px 24px 72px}
+header p{margin:0;color:var(--soft)}
+h1{font-size:30px;line-height:1.2;letter-spacing:-.015em;margin:6px 0 8px;overflow-wrap:anywhere;font-weight:650}
+h1 .to{color:var(--soft);font-weight:400}
+h2{font-size:19px;letter-spacing:-.005em;margin:52px 0 6px}
+h2+p{margin-top:0}
+p{max-width:74ch;margin:0 0 12px}
+.eyebrow{font-size:12.5px;letter-spacing:.08em;text-transform:uppercase;color:var(--soft)}
+.soft{color:var(--soft)}.small{font-size:14px}
+"""
+    + PARTS_STYLE
+    + """.tabs input{position:absolute;opacity:0;pointer-events:none}
 .tabs label{display:inline-block;cursor:pointer;padding:4px 13px;
   border:1px solid var(--line);border-radius:99px;margin:0 6px 10px 0;font-size:14px;color:var(--soft)}
 .tabs input:checked+label{color:var(--ink);border-color:var(--accent);box-shadow:inset 0 0 0 1px var(--accent)}
@@ -84,8 +89,6 @@ figcaption{margin:2px 0 14px}
 .tabs figure{display:none}
 #map-1:checked~.map-1,#map-2:checked~.map-2{display:block}
 footer{margin-top:56px;padding-top:14px;border-top:1px solid var(--line);font-size:13px;color:var(--soft)}
-.chip{display:inline-block;
-  padding:0 9px;border-radius:99px;border:1px solid var(--tone);color:var(--tone);font-size:13px;white-space:nowrap}
 a{color:var(--accent)}
 .defs{position:absolute}
 .cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(232px,1fr));gap:14px;margin:14px 0 22px}

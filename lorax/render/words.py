@@ -29,10 +29,10 @@ VERDICTS: Mapping[str, tuple[str, str, str]] = {
 """Verdict → (headline, tone, one sentence)."""
 
 METHODS: Mapping[str, str] = {
-    "project": "Every delta was projected onto the leading singular directions of the target's own weights.",
-    "copy": "The adapter's deltas were carried over unchanged, each to the target layer that matches its own.",
-    "none": "No layer was carried over.",
-    "mixed": "Some layers were projected onto the target's leading singular directions, others carried over unchanged.",
+    "project": "Every delta is projected onto the leading singular directions of the target's own weights.",
+    "copy": "The adapter's deltas are carried over unchanged, each to the target layer that matches its own.",
+    "none": "No layer is carried over.",
+    "mixed": "Some layers are projected onto the target's leading singular directions, others are carried over unchanged.",
 }
 
 ACTIONS: Mapping[str, str] = {"project": "projected", "copy": "copied", "skip": "left out"}

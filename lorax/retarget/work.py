@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Generator
+from collections.abc import Generator, Hashable
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -53,17 +53,19 @@ class Relations:
     """What the last pairs of bases have to do with each other: found once, used for every adapter between them."""
 
     limit: int = 4
-    _known: OrderedDict[tuple[str, ...], tuple[frozenset[LayerId], Relation]] = field(
-        default_factory=OrderedDict[tuple[str, ...], tuple[frozenset[LayerId], Relation]]
+    _known: OrderedDict[Hashable, tuple[frozenset[LayerId], Relation]] = field(
+        default_factory=OrderedDict[Hashable, tuple[frozenset[LayerId], Relation]]
     )
 
-    def between(self, job: Job, source: Checkpoint, target: Checkpoint, adapter: Adapter, progress: Progress) -> Relation:
-        key = str(job.source_sha256), job.target_sha256, *job.beside_sha256
+    def between(
+        self, key: Hashable, source: Checkpoint, target: Checkpoint, adapter: Adapter, device: str, progress: Progress
+    ) -> Relation:
+        """key: what tells the pair of bases from every other."""
         layers = frozenset(i for i in adapter.modules if i in source.layers)
         known, relation = self._known.get(key, (frozenset[LayerId](), None))
         if relation is None or not layers <= known:
             ordered = [i for i in source.layers if i in layers]
-            relation = relate(source, target, ordered, job.settings.device, progress)
+            relation = relate(source, target, ordered, device, progress)
             self._known[key] = layers, relation
         self._known.move_to_end(key)
         while len(self._known) > self.limit:
@@ -93,7 +95,8 @@ def planned(job: Job, relations: Relations, progress: Progress) -> Generator[Pla
         with open_checkpoint(job.source.spec) as source:
             adapter = read_adapter(job.adapter, source.arch)
             related = adapter.family == source.arch.family == target.arch.family
-            relation = relations.between(job, source, target, adapter, progress) if related else None
+            key = str(job.source_sha256), job.target_sha256, *job.beside_sha256
+            relation = relations.between(key, source, target, adapter, job.settings.device, progress) if related else None
             yield Planned(adapter, source, target, plan_transfer(adapter, source, target, job.settings, relation, progress))
 
 

@@ -13,8 +13,9 @@ def add(host: Host) -> None:
 
     def build_tab() -> Any:
         from lorax.ui import tab, webui_place
+        from lorax.ui.running import HostRunner
 
-        return tab.build(webui_place.make(host))
+        return tab.build(webui_place.make(host), HostRunner())
 
     page.add_tab(build_tab)
     cards_page.install(host)

@@ -1,17 +1,40 @@
-"""The tab: transfer, compare and inspect, in a WebUI or on a page of its own."""
+"""The tab: transfer, batch, compare and inspect, in a WebUI or on a page of its own."""
 
 # pyright: reportMissingImports=false
 
 from __future__ import annotations
 
+from typing import Any
+
 import gradio as gr
 
-from lorax.ui.compat import blocks
+from lorax.render.views import hatch
+from lorax.ui import batch_panel, compare_panel, inspect_panel, transfer_panel
+from lorax.ui.compat import blocks, quick
+from lorax.ui.running import Runner
+from lorax.ui.transferring import Transfers
 from lorax.ui.workplace import Workplace
 
 
-def build(place: Workplace) -> gr.Blocks:
-    """All panels in one ``gr.Blocks``."""
-    with blocks("LoRA-X") as page:
-        gr.Markdown(f"LoRA-X in {place.title}")
+def build(place: Workplace, runner: Runner, css: str | None = None) -> gr.Blocks:
+    """All panels in one ``gr.Blocks``. css: of a page of its own."""
+    transfers = Transfers(place)
+    with blocks("LoRA-X", css) as page:
+        gr.HTML(hatch())
+        with gr.Tabs(elem_id="lorax_panels"):
+            with gr.TabItem("Transfer", elem_id="lorax_panel_transfer"):
+                lists = transfer_panel.add(place, transfers, runner)
+            with gr.TabItem("Batch", elem_id="lorax_panel_batch"):
+                lists += batch_panel.add(place, transfers, runner)
+            with gr.TabItem("Compare", elem_id="lorax_panel_compare"):
+                lists += compare_panel.add(place, runner)
+            with gr.TabItem("Inspect", elem_id="lorax_panel_inspect"):
+                lists += inspect_panel.add(place, runner)
+        refresh = gr.Button("Look for new files", size="sm", elem_id="lorax_refresh")
+
+        def look_again() -> list[Any]:
+            place.list_again()
+            return [gr.update(choices=fill()) for _, fill in lists]
+
+        quick(refresh.click, look_again, [], [component for component, _ in lists])
     return page

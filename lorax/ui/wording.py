@@ -1,0 +1,31 @@
+"""Messages of the library in the words of a page, which has no options of a command line."""
+
+from __future__ import annotations
+
+from lorax.errors import one_line
+
+WORDS = (
+    ("--force writes it all the same, as an experiment", "tick 'Go on where refused' to write it all the same, as an experiment"),
+    ("or use --force", "or tick 'Go on where refused'"),
+    ("overwrite it with --force", "tick 'Overwrite existing files'"),
+    ("choose another name, or tick", "tick"),
+    ("choose another name with -o", "choose another folder"),
+    ("'--source auto' needs to know where the checkpoints are: give --checkpoints DIR", "there are no checkpoints to look among"),
+    (", given with --checkpoints,", ""),
+    ("give it with --source BASE", "choose it as the source"),
+    ("give it with --source", "choose it as the source"),
+    ("(--only, --skip, --components)", "(only, skip, components)"),
+    ("give the source base with --source", "choose the source"),
+    ("; use --device cpu", ""),
+    ("left out by --only", "left out by 'Only these layers'"),
+    ("left out by --skip", "left out by 'Not these layers'"),
+    ("--source", "the source"),
+    ("--force", "'Go on where refused'"),
+)
+
+
+def in_words_of_a_page(message: str) -> str:
+    """One line without the command line's options."""
+    for option, words in WORDS:
+        message = message.replace(option, words)
+    return one_line(message)
