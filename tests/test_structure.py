@@ -17,10 +17,10 @@ LEVELS: dict[str, int] = {
     for level, names in enumerate(
         (
             ("errors", "layers", "header", "version"),
-            ("linalg", "digest", "safefile", "structure", "device"),
+            ("linalg", "digest", "safefile", "structure", "device", "workers", "cachelock"),
             ("spectral", "archs"),
             ("adapter", "checkpoint"),
-            ("cache", "formats"),
+            ("cache", "formats", "tensorindex"),
             ("bases", "catalog", "library"),
             ("transfer", "bake"),
             ("export",),
