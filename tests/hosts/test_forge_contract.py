@@ -117,7 +117,7 @@ HIRES = {
     "hr_scale": 2,
     "hr_upscaler": "Latent",
     "denoising_strength": 0.6,
-    "hr_second_pass_steps": 4,
+    "hr_second_pass_steps": 2,
     "hr_additional_modules": ["Use same choices"],
 }
 
@@ -140,7 +140,7 @@ def test_hires_with_its_own_checkpoint(bench: Any) -> None:
     assert bench.picture("a cat <lorax:plain:1>").pixels == bench.picture("a cat <lora:plain-for-a:1>").pixels
 
 
-REFINER = {"refiner_checkpoint": "b.safetensors", "refiner_switch_at": 0.5, "steps": 6}
+REFINER = {"refiner_checkpoint": "b.safetensors", "refiner_switch_at": 0.5, "steps": 4}
 
 
 def _by_steps(bench: Any, **settings: Any) -> dict[str, Any]:
