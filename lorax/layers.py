@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import Literal
 
 
 class Component(str, Enum):
@@ -89,6 +90,39 @@ class LayerSpec:
     """Its place in the original (LDM, SGM, OpenCLIP) single-file layout."""
     diffusers: Stored
     """Its place in a diffusers or transformers folder."""
+
+
+SpaceKind = Literal["fixed", "timestep", "channels", "heads", "gated"]
+"""How the axis of a space may differ between two models that compute the same:
+
+- ``fixed``: not at all (latent channels, vocabulary, sizes);
+- ``timestep``: sinusoids of the timestep, whose number follows the model's first width;
+- ``channels``: by order, for a norm or an activation acts on each channel (GroupNorm: within its groups);
+- ``heads``: by the order of the heads and a rotation within each;
+- ``gated``: by order, the two halves of a GEGLU together; its linear half may change sign."""
+
+
+@dataclass(frozen=True)
+class ChannelSpace:
+    """A set of channels that one or more layers write, and others read."""
+
+    component: Component
+    name: str
+    """Where it begins, e.g. ``down_blocks.1.resnets.0`` for the stream that this residual block starts."""
+    kind: SpaceKind
+
+    def __str__(self) -> str:
+        return f"{self.component}.{self.name}"
+
+
+@dataclass(frozen=True)
+class Sides:
+    """The channel spaces that a layer's weight [out, in, …] lies between."""
+
+    out: ChannelSpace
+    """For a ``gated`` space the rows are [linear half; gate], twice the space's size."""
+    inputs: tuple[ChannelSpace, ...]
+    """More than one where the input is a concatenation (skips; the context of two text encoders)."""
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import Literal
 
 from lorax.layers import Component, LayerId, LayerSpec
 from lorax.structure.blocks import TextStructure, UNetStructure
+from lorax.structure.channels import Wiring, text_wiring, unet_wiring
 from lorax.structure.text import text_layers
 from lorax.structure.unet import unet_layers
 
@@ -45,6 +46,13 @@ class Arch:
         """`layers` by id."""
         return {spec.id: spec for spec in self.layers()}
 
+    def wiring(self, context: bool = True) -> Wiring:
+        """The channel spaces of every linear layer, convolution and embedding; norms have none.
+
+        context: the UNet reads the streams of this architecture's text encoders; else a fixed space of its own.
+        """
+        return _wiring(self.unet, self.text, context)
+
     def with_parts(self, unet: UNetStructure | None, text: tuple[tuple[Component, TextStructure], ...]) -> Arch:
         """This architecture with what a file really holds: SD2's text encoder has 23 layers in diffusers and 24 in one file."""
         return replace(self, unet=unet, text=text)
@@ -56,3 +64,9 @@ def _layers(unet: UNetStructure | None, text: tuple[tuple[Component, TextStructu
     for component, structure in text:
         specs.extend(text_layers(component, structure))
     return tuple(specs)
+
+
+@lru_cache(maxsize=64)
+def _wiring(unet: UNetStructure | None, text: tuple[tuple[Component, TextStructure], ...], context: bool) -> Wiring:
+    found = {layer: sides for component, structure in text for layer, sides in text_wiring(component, structure).items()}
+    return {**found, **(unet_wiring(unet, [c for c, _ in text] if context else []) if unet else {})}

@@ -9,12 +9,13 @@ from fnmatch import fnmatchcase
 
 from lorax.adapter import Adapter, AdapterModule, LowRank, Spectral
 from lorax.checkpoint import Checkpoint
-from lorax.device import resolve_device
 from lorax.errors import BaseMismatch, MalformedAdapter, NotTransferable, SourceNeeded
 from lorax.layers import Component, LayerId, LayerSpec
 from lorax.structure.names import kohya_name
-from lorax.transfer.match import Matching, match_layers
-from lorax.transfer.score import Scores, score_matches
+from lorax.transfer.align import Alignment
+from lorax.transfer.match import Matching
+from lorax.transfer.relate import Relation, better_aligned, relate, with_alignment
+from lorax.transfer.score import Scores
 from lorax.transfer.types import (
     DEFAULT_K,
     DEFAULT_MIN_SIMILARITY,
@@ -28,23 +29,6 @@ from lorax.transfer.types import (
     no_progress,
 )
 from lorax.transfer.verdict import judge, model_cosine
-
-
-@dataclass(frozen=True)
-class Relation:
-    """What two bases have to do with each other: small values from one pass over both, shared by every adapter between them."""
-
-    matching: Matching
-    scores: Scores
-
-
-def relate(
-    source: Checkpoint, target: Checkpoint, layers: Sequence[LayerId], device: str = "auto", progress: Progress = no_progress
-) -> Relation:
-    """Match the source layers `layers` with the target and score the matches: the whole-model passes of a transfer."""
-    matching = match_layers(source, target, layers, progress)
-    fitting = [m for m in matching.layers if source.layers[m.source].shape == target.layers[m.target].shape]
-    return Relation(matching, score_matches(source, target, fitting, layers, [], device=resolve_device(device), progress=progress))
 
 
 def plan_transfer(
@@ -71,19 +55,21 @@ def plan_transfer(
         raise NotTransferable("the filters (--only, --skip, --components) leave no layer of the adapter: loosen them")
     if source is None:
         check_works_without_source(adapter, wanted, target, settings)
-        matching, scores = match_by_name(wanted, target), Scores({}, None)
+        check_not_aligned(adapter, settings)
+        matching, scores, alignment = match_by_name(wanted, target), Scores({}, None), None
     else:
         strangers = check_made_for(adapter, wanted, source)
         left_out |= strangers
         wanted = [i for i in wanted if i not in strangers]
-        relation = relation or relate(source, target, wanted, settings.device, progress)
-        matching, scores = relation.matching.narrowed(wanted), relation.scores
-        scores = Scores({m.target: scores.layers[m.target] for m in matching.layers if m.target in scores.layers}, scores.atc)
-    decide = Decider(adapter, source, target, settings)
+        relation = relation or relate(source, target, wanted, settings.device, progress, settings.method)
+        if settings.method == "align" and relation.aligned is None:
+            relation = with_alignment(relation, source, target, wanted, settings.device, progress)
+        matching, scores, alignment = chosen(relation, settings, wanted)
+    decide = Decider(adapter, source, target, settings, alignment)
     decisions = [decide.match(m, scores.layers.get(m.target, UNSCORED)) for m in matching.layers]
     decisions += [LayerDecision(i, None, "skip", reason) for i, reason in {**matching.unplaced, **left_out}.items()]
     decisions.sort(key=lambda d: (str(d.source), str(d.target)))
-    judgement = judge(source, target, scores.layers, sum(fits(d) for d in decisions))
+    judgement = judge(source, target, scores.layers, sum(fits(d) for d in decisions), alignment)
     method, method_reason = describe_method(decisions, adapter, source, settings)
     return TransferPlan(
         settings=settings,
@@ -100,7 +86,18 @@ def plan_transfer(
         cosine=model_cosine(scores.layers),
         atc=scores.atc,
         notes=tuple(notes(adapter, source, target)),
+        alignment=alignment,
     )
+
+
+def chosen(relation: Relation, settings: TransferSettings, wanted: Sequence[LayerId]) -> tuple[Matching, Scores, Alignment | None]:
+    """The matches and scores that the method goes by, for the layers `wanted`, and the alignment if it is used."""
+    aligned = relation.aligned
+    use = aligned is not None and (settings.method == "align" or (settings.method == "auto" and better_aligned(relation)))
+    matching, scores = (aligned.matching, aligned.scores) if use and aligned is not None else (relation.matching, relation.scores)
+    matching = matching.narrowed(wanted)
+    kept = {m.target: scores.layers[m.target] for m in matching.layers if m.target in scores.layers}
+    return matching, Scores(kept, scores.atc), aligned.alignment if use and aligned is not None else None
 
 
 def fits(decision: LayerDecision) -> bool:
@@ -126,6 +123,13 @@ def check_not_retargeted(adapter: Adapter, settings: TransferSettings) -> None:
         raise NotTransferable(
             f"'{adapter.name}' is itself the result of a transfer, and every transfer loses something: "
             "transfer the original adapter instead, or use --force"
+        )
+
+
+def check_not_aligned(adapter: Adapter, settings: TransferSettings) -> None:
+    if settings.method == "align":
+        raise SourceNeeded(
+            f"aligning '{adapter.name}' compares the weights of both bases: give the base that it was trained on with --source"
         )
 
 
@@ -205,6 +209,7 @@ class Decider:
     source: Checkpoint | None
     target: Checkpoint
     settings: TransferSettings
+    alignment: Alignment | None = None
 
     def match(self, match: LayerMatch, score: LayerScore) -> LayerDecision:
         module, layer = self.adapter.modules[match.source], self.target.layers[match.target]
@@ -215,14 +220,23 @@ class Decider:
 
         if self.source is None and module.needs_base:
             return skip(f"a {module.kind} module needs its source base: give it with --source")
+        gate = self.gate()
+        if gate is not None and not score.same_weights and score.similarity is not None and score.similarity < gate:
+            return skip(f"similarity {score.similarity:.2f} above chance is under the gate of {gate:.2f}")
+        if self.alignment is not None:
+            return self.align(match, score) if self.alignment.covers(match.target) else skip("its channels have no map")
         if shape not in (None, layer.shape) or not module.fits(layer.shape):
             return skip(
                 f"shapes disagree: {shape or module.shape} in the source, {layer.shape} in the target; different widths need alignment"
             )
-        gate = self.gate()
-        if gate is not None and not score.same_weights and score.similarity is not None and score.similarity < gate:
-            return skip(f"similarity {score.similarity:.2f} above chance is under the gate of {gate:.2f}")
         return self.carry(match, module, layer.shape, score)
+
+    def align(self, match: LayerMatch, score: LayerScore) -> LayerDecision:
+        """By the channels' maps, which change nothing where the channels are the same."""
+        if self.alignment is None or not self.alignment.changes(match.target):
+            reason = "same weights in both bases" if score.same_weights else "same channels in both bases"
+            return LayerDecision(match.source, match.target, "copy", reason, score=score)
+        return LayerDecision(match.source, match.target, "align", "carried to the channels that match its own", score=score)
 
     def carry(self, match: LayerMatch, module: AdapterModule, shape: tuple[int, ...], score: LayerScore) -> LayerDecision:
         native = self.adapter.native
@@ -240,7 +254,7 @@ class Decider:
         """The gate in force; copying by name is the plain control, and forcing means to see what comes."""
         if self.settings.min_similarity is not None:
             return self.settings.min_similarity
-        return None if self.settings.method == "copy" or self.settings.force else DEFAULT_MIN_SIMILARITY
+        return None if self.settings.method == "copy" or self.settings.force or self.alignment else DEFAULT_MIN_SIMILARITY
 
 
 def describe_method(
@@ -253,6 +267,8 @@ def describe_method(
     method = "mixed" if len(actions) > 1 else next(iter(actions), "none")
     if settings.method != "auto":
         return method, "asked for"
+    if "align" in actions:
+        return method, "the target has other channels than the source; those that match were found by the weights of both"
     if adapter.native:
         return method, "a native LoRA-X adapter lives in the base's singular subspaces and survives their projection"
     why = "an ordinary LoRA loses its style when projected, and a copy is what related bases need"

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from lorax.adapter import Adapter, AdapterModule, LowRank, Spectral
-from lorax.bases import Bases
+from lorax.bases import Bases, Weight
 from lorax.checkpoint import Checkpoint
 from lorax.device import resolve_device
 from lorax.errors import MalformedAdapter
 from lorax.formats.fingerprint import FingerprintCheck
 from lorax.layers import Layer, LayerId
 from lorax.linalg import Factors, all_finite, energy, factorise, flatten_weight
+from lorax.spectral import Span
 from lorax.transfer.plan import require_transferable
 from lorax.transfer.types import (
     DEFAULT_OUT_ENERGY,
@@ -29,6 +32,10 @@ from lorax.transfer.types import (
     TransferSettings,
     no_progress,
 )
+from lorax.workers import in_order
+
+BATCH = 16
+"""Layers of one shape whose bases are computed together on a GPU."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,38 +61,90 @@ def run_plan(
     fingerprints do not come out on `source`."""
     require_transferable(plan)
     start = time.perf_counter()
-    bases = bases or Bases()
-    device = resolve_device(plan.settings.device)
-    check = FingerprintCheck(adapter)
-    modules: dict[LayerId, Factors] = {}
-    results: list[LayerResult] = []
-    for done, decision in enumerate(plan.decisions):
-        progress("transferring", done, len(plan.decisions))
+    work = _Work(plan, adapter, source, target, bases or Bases(), resolve_device(plan.settings.device))
+    shares = work.shares()
+    done: dict[LayerDecision, tuple[LayerResult, Factors | None]] = {}
+    with contextlib.closing(in_order(shares, work.read, work.carry, work.nbytes, work.device)) as stream:
+        for share in shares:
+            progress("transferring", len(done), len(plan.decisions))
+            done.update(zip(share, next(stream), strict=True))
+    work.bases.save()
+    work.check.require()
+    progress("transferring", len(plan.decisions), len(plan.decisions))
+    results = tuple(done[decision][0] for decision in plan.decisions)
+    modules = {d.target: f for d in plan.decisions if (f := done[d][1]) is not None and d.target is not None and f.rank}
+    shapes = {i: target.layers[i].shape for i in modules}
+    report = TransferReport(plan, results, adapter.unmatched, time.perf_counter() - start)
+    return Transferred(modules, shapes, report)
+
+
+@dataclass
+class _Work:
+    """What the layers of a plan share while they are carried, several at a time."""
+
+    plan: TransferPlan
+    adapter: Adapter
+    source: Checkpoint | None
+    target: Checkpoint
+    bases: Bases
+    device: torch.device
+    check: FingerprintCheck = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.check = FingerprintCheck(self.adapter)
+
+    def shares(self) -> list[tuple[LayerDecision, ...]]:
+        """The decisions one by one; on a GPU projections of one shape and k go together."""
+        if self.device.type == "cpu":
+            return [(decision,) for decision in self.plan.decisions]
+        alike: dict[object, list[LayerDecision]] = defaultdict(list)
+        for decision in self.plan.decisions:
+            layer = self._projected(decision)
+            alike[decision if layer is None else (layer.out_features, layer.in_features, decision.k)].append(decision)
+        return [tuple(group[i : i + BATCH]) for group in alike.values() for i in range(0, len(group), BATCH)]
+
+    def nbytes(self, share: Sequence[LayerDecision]) -> int:
+        """Size of the weights that `read` gives, in fp32."""
+        layers = [layer for decision in share if (layer := self._projected(decision))]
+        return sum(4 * layer.out_features * layer.in_features for layer in layers)
+
+    def read(self, share: Sequence[LayerDecision]) -> list[Weight]:
+        """The target's weights on which the share is projected."""
+        layers = [(layer, d.k) for d in share if (layer := self._projected(d)) and d.k]
+        return [self.bases.weight(self.target, layer, self.device, k) for layer, k in layers]
+
+    def carry(self, share: Sequence[LayerDecision], weights: Sequence[Weight]) -> list[tuple[LayerResult, Factors | None]]:
+        """Each layer's line in the report, and what is written of it."""
+        k = share[0].k
+        spans = self.bases.spans(weights, k) if weights and k else [None] * len(share)
+        return [self._carry(decision, span) for decision, span in zip(share, spans, strict=True)]
+
+    def _carry(self, decision: LayerDecision, span: Span | None) -> tuple[LayerResult, Factors | None]:
         if decision.source is None:
-            results.append(LayerResult(decision, 0.0, 0.0, 0))
-            continue
-        module = adapter.modules[decision.source]
-        delta = source_delta(module, decision.source, source, bases, device)
+            return LayerResult(decision, 0.0, 0.0, 0), None
+        module = self.adapter.modules[decision.source]
+        delta = source_delta(module, decision.source, self.source, self.bases, self.device)
         if delta is None:
-            results.append(LayerResult(decision, 0.0, 0.0, 0))
-            continue
-        check.add(decision.source, delta)
+            return LayerResult(decision, 0.0, 0.0, 0), None
+        self.check.add(decision.source, delta)
         energy_in = delta.energy() if isinstance(delta, Factors) else energy(delta)
         if decision.action == "skip" or decision.target is None:
-            results.append(LayerResult(decision, energy_in, 0.0, 0))
-            continue
-        carried = carry(decision, delta, target, target.layers[decision.target], bases)
-        factors = compress(carried, module, adapter, plan.settings)
+            return LayerResult(decision, energy_in, 0.0, 0), None
+        if decision.action == "copy" and isinstance(delta, Factors) and kept_as_it_is(module, self.adapter, self.plan.settings):
+            factors, energy_out = delta.balanced(), energy_in
+        else:
+            factors = compress(carry(self.plan, decision, delta, span), module, self.adapter, self.plan.settings)
+            energy_out = factors.energy()
         if not (all_finite(factors.up) and all_finite(factors.down)):
             raise MalformedAdapter(f"{decision.source}: the transferred delta is not finite; the adapter holds values that are too large")
-        modules[decision.target] = Factors(factors.up.cpu(), factors.down.cpu()).scaled(plan.settings.strength)
-        results.append(LayerResult(decision, energy_in, factors.energy(), factors.rank))
-    check.require()
-    progress("transferring", len(plan.decisions), len(plan.decisions))
-    modules = {i: f for i, f in modules.items() if f.rank}
-    shapes = {i: target.layers[i].shape for i in modules}
-    report = TransferReport(plan, tuple(results), adapter.unmatched, time.perf_counter() - start)
-    return Transferred(modules, shapes, report)
+        written = Factors(factors.up.cpu(), factors.down.cpu()).scaled(self.plan.settings.strength)
+        return LayerResult(decision, energy_in, energy_out, factors.rank), written
+
+    def _projected(self, decision: LayerDecision) -> Layer | None:
+        """The target layer on whose span a decision projects."""
+        if decision.action != "project" or decision.target is None or decision.k is None:
+            return None
+        return self.target.layers[decision.target]
 
 
 def source_delta(
@@ -105,18 +164,24 @@ def source_delta(
     return module.delta(weight).to(device)
 
 
-def carry(decision: LayerDecision, delta: Factors | Tensor, target: Checkpoint, layer: Layer, bases: Bases) -> Factors | Tensor:
-    """ΔW_t: the copy, or Eq. 3 on the target's span."""
-    if decision.action == "copy" or decision.k is None:
+def carry(plan: TransferPlan, decision: LayerDecision, delta: Factors | Tensor, span: Span | None) -> Factors | Tensor:
+    """ΔW_t: the copy, the delta in the target's channels, or Eq. 3 on the target's span."""
+    if decision.target is not None and decision.action == "align" and plan.alignment is not None:
+        return plan.alignment.carry(decision.target, delta)
+    if span is None:
         return delta
-    reference = delta.up if isinstance(delta, Factors) else delta
-    span = bases.span(flatten_weight(target.read(layer)).to(reference.device), decision.k)
     return span.project(delta) if isinstance(delta, Factors) else span.project_dense(delta)
+
+
+def kept_as_it_is(module: AdapterModule, adapter: Adapter, settings: TransferSettings) -> bool:
+    """An ordinary LoRA keeps its rank, unless another is asked for; everything else is cut."""
+    asked = settings.out_rank is not None or settings.out_energy is not None
+    return not asked and isinstance(module, LowRank) and adapter.native is None
 
 
 def compress(delta: Factors | Tensor, module: AdapterModule, adapter: Adapter, settings: TransferSettings) -> Factors:
     """The factors to write: an ordinary LoRA keeps its rank, everything else is cut as `TransferSettings` says."""
     rank, kept = settings.out_rank, settings.out_energy
-    if rank is None and kept is None and not (isinstance(module, LowRank) and adapter.native is None):
+    if rank is None and kept is None and not kept_as_it_is(module, adapter, settings):
         rank, kept = DEFAULT_OUT_RANK, DEFAULT_OUT_ENERGY
     return delta.compressed(rank, kept) if isinstance(delta, Factors) else factorise(delta, rank, kept)

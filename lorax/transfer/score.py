@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from lorax.checkpoint import Checkpoint
 from lorax.layers import Component, Layer, LayerId, LayerKind
 from lorax.linalg import cosine, flatten_weight
 from lorax.spectral import K_SIMILARITY, Leading, above_chance, compute_leading, similarity, similarity_rank
+from lorax.transfer.align import Alignment
 from lorax.transfer.atc import combine, cost_matrix
 from lorax.transfer.match import Matching, match_layers
 from lorax.transfer.types import Atc, LayerMatch, LayerScore, Progress, no_progress
@@ -85,8 +86,12 @@ def score_matches(
     k_sim: int | None = None,
     device: torch.device | None = None,
     progress: Progress = no_progress,
+    alignment: Alignment | None = None,
 ) -> Scores:
-    """Score `matches`; the transferability cost also counts the layers `sources` and `targets` that stayed without a partner."""
+    """Score `matches`; the transferability cost also counts the layers `sources` and `targets` that stayed without a partner.
+
+    alignment: the source's weights are compared in the target's channels, and `matches` may differ in width.
+    """
     partner = {m.target: source.layers[m.source] for m in matches}
     theirs, ours = group_layers(source, [*sources, *(m.source for m in matches)]), group_layers(target, [*targets, *partner])
     total = sum(map(len, ours.values()))
@@ -101,15 +106,19 @@ def score_matches(
             progress("comparing the two bases", done, total)
             done += 1
             weight, other = read_matrix(target, layer, device), partner.get(layer.id)
-            if other is None or other.shape != layer.shape:
+            if other is None or (alignment is None and other.shape != layer.shape):
                 left += [compute_leading(weight, rank)] if rank else []
                 continue
-            pair = read_matrix(source, other, device), weight
+            theirs_here = read_matrix(source, other, device)
+            if alignment is not None:
+                theirs_here = alignment.carry_matrix(layer.id, theirs_here)
+            pair = theirs_here, weight
             same = equal_as_stored(*pair, (source.stored_dtype(other), target.stored_dtype(layer)))
             if rank:
                 right[other.id] = compute_leading(pair[0], rank)
                 left.append(right[other.id] if same else compute_leading(weight, rank))
-            scores[layer.id] = score_pair(*pair, same, right[other.id] if rank else None, left[-1] if rank else None)
+            score = score_pair(*pair, same, right[other.id] if rank else None, left[-1] if rank else None)
+            scores[layer.id] = score if alignment is None else replace(score, chance_cosine=alignment.chance(layer.id))
         if rank:
             rest = [layer for layer in theirs.get(key, []) if layer.id not in right]
             right |= {layer.id: compute_leading(read_matrix(source, layer, device), rank) for layer in rest}

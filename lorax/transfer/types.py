@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from lorax.layers import Component, LayerId
 
-Method = Literal["auto", "project", "copy"]
-Action = Literal["project", "copy", "skip"]
+if TYPE_CHECKING:
+    from lorax.transfer.align import Alignment
+
+Method = Literal["auto", "align", "project", "copy"]
+Action = Literal["align", "project", "copy", "skip"]
 Verdict = Literal["same base", "should work", "weak", "unchecked", "not transferable"]
 
 DEFAULT_K = 320
@@ -40,7 +43,7 @@ class TransferSettings:
     out_energy: float | None = None
     """Share of the energy to keep when choosing r; None: `DEFAULT_OUT_ENERGY` where there is no rank to keep."""
     min_similarity: float | None = None
-    """Gate on Φ̂; None: `DEFAULT_MIN_SIMILARITY`, but none for ``copy`` asked for by name, which is the plain control."""
+    """Gate on Φ̂; None: `DEFAULT_MIN_SIMILARITY` where nothing is aligned, but none for ``copy`` asked for by name, the plain control."""
     only: tuple[str, ...] = ()
     """Patterns of layers to take (`fnmatch` on the canonical name; a pattern without wildcards matches anywhere)."""
     skip: tuple[str, ...] = ()
@@ -87,9 +90,18 @@ class LayerScore:
     chance_right: float | None
     """k_sim / in"""
     cosine: float | None
-    """ρ: cosine of the two weights; its chance level is 0 because nothing is fitted."""
+    """ρ: cosine of the two weights, the source's in the target's channels where they were aligned."""
     same_weights: bool
     """The two weights are equal to the precision of the coarser file."""
+    chance_cosine: float = 0.0
+    """ρ₀: what the alignment's fit would reach on unrelated weights; 0 where nothing was fitted."""
+
+    @property
+    def relation(self) -> float | None:
+        """ρ̂ = (ρ − ρ₀) / (1 − ρ₀): 0 for unrelated weights, 1 for equal ones."""
+        if self.cosine is None:
+            return None
+        return (self.cosine - self.chance_cosine) / (1.0 - self.chance_cosine) if self.chance_cosine < 1.0 else 0.0
 
     @property
     def similarity(self) -> float | None:
@@ -132,7 +144,7 @@ class TransferPlan:
 
     settings: TransferSettings
     method: str
-    """What `auto` resolved to, in words: ``project``, ``copy`` or ``mixed``."""
+    """What `auto` resolved to, in words: ``align``, ``project``, ``copy`` or ``mixed``."""
     method_reason: str
     verdict: Verdict
     verdict_reason: str
@@ -148,6 +160,8 @@ class TransferPlan:
     atc: Atc | None = None
     notes: tuple[str, ...] = ()
     """One-line facts that the user should know."""
+    alignment: Alignment | None = field(default=None, compare=False, repr=False)
+    """The maps of the channels, where a decision is to align."""
 
     @property
     def modules_in(self) -> int:

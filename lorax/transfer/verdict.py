@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from lorax.checkpoint import Checkpoint
 from lorax.layers import Component, LayerId
+from lorax.transfer.align import Alignment
 from lorax.transfer.types import MIN_COSINE, LayerScore, Verdict
 
 CLOSE_COSINE = 0.8
@@ -28,14 +29,23 @@ class Judgement:
 
 
 def model_cosine(scores: Mapping[LayerId, LayerScore]) -> float | None:
-    """ρ̂ of the pair: mean cosine of the matched UNet weights, or of the text encoders' where no UNet layer takes part."""
-    unet = [s.cosine for i, s in scores.items() if s.cosine is not None and i.component == Component.UNET]
-    values = unet or [s.cosine for s in scores.values() if s.cosine is not None]
+    """ρ̂ of the pair: mean cosine above chance of the matched UNet weights, or of the text encoders' where no UNet layer takes part."""
+    unet = [s.relation for i, s in scores.items() if s.relation is not None and i.component == Component.UNET]
+    values = unet or [s.relation for s in scores.values() if s.relation is not None]
     return sum(values) / len(values) if values else None
 
 
-def judge(source: Checkpoint | None, target: Checkpoint, scores: Mapping[LayerId, LayerScore], placed: int) -> Judgement:
-    """The verdict for a pair of bases, from the scores of the layers that the adapter touches."""
+def judge(
+    source: Checkpoint | None,
+    target: Checkpoint,
+    scores: Mapping[LayerId, LayerScore],
+    placed: int,
+    alignment: Alignment | None = None,
+) -> Judgement:
+    """The verdict for a pair of bases, from the scores of the layers that the adapter touches.
+
+    alignment: the maps by which the scores compare weights, where channels had to be found.
+    """
     if placed == 0:
         return Judgement("not transferable", "no layer of the adapter has a counterpart of its shape in the target")
     if source is None:
@@ -45,19 +55,28 @@ def judge(source: Checkpoint | None, target: Checkpoint, scores: Mapping[LayerId
     rho = model_cosine(scores)
     if rho is None:
         return Judgement("unchecked", "none of the adapter's layers has weights that can be compared")
+    what = "the mean cosine of their weights"
+    if alignment is not None and not alignment.identity:
+        what += ", channel by matching channel and above chance,"
     if rho < MIN_COSINE:
-        return Judgement(
-            "not transferable", f"the two bases are unrelated: the mean cosine of their weights is {rho:.2f}, under {MIN_COSINE:.2f}"
-        )
+        return Judgement("not transferable", f"the two bases are unrelated: {what} is {rho:.2f}, under {MIN_COSINE:.2f}")
     differ, total = residual_blocks(source, target)
     if differ > total * MAX_LOST_RESIDUALS:
         where = f"{differ} of {total} residual blocks are in only one of the two bases"
         return Judgement("weak", f"{where}; on small models about a third of the effect was carried")
+    widths = first_width(source), first_width(target)
+    if widths[0] != widths[1]:
+        where = f"the target's first level has {widths[1]} channels, the source's {widths[0]}"
+        return Judgement("weak", f"{where}; on small models a third to two thirds of the effect were carried")
     if rho < CLOSE_COSINE:
-        return Judgement(
-            "weak", f"the bases are related but far apart: the mean cosine of their weights is {rho:.2f}, under {CLOSE_COSINE:.2f}"
-        )
-    return Judgement("should work", f"close relatives: the mean cosine of their weights is {rho:.2f}")
+        return Judgement("weak", f"the bases are related but far apart: {what} is {rho:.2f}, under {CLOSE_COSINE:.2f}")
+    return Judgement("should work", f"close relatives: {what} is {rho:.2f}")
+
+
+def first_width(base: Checkpoint) -> int | None:
+    """Channels of the UNet's first level; None without a UNet."""
+    layer = base.layers.get(LayerId(Component.UNET, "conv_in"))
+    return None if layer is None else layer.shape[0]
 
 
 def residual_blocks(source: Checkpoint, target: Checkpoint) -> tuple[int, int]:

@@ -1,0 +1,42 @@
+"""Which spaces have the same channels in both models: one cheap pass that spares siblings every fit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from lorax.checkpoint import Checkpoint
+from lorax.transfer.align.links import Graph, Link, Pair, read_weight
+from lorax.transfer.types import Progress
+
+SAME = 0.5
+"""Cosine of a channel's weights in both models above which it is the same channel; wrong ones are near 0, relatives over .8."""
+ENOUGH = 0.9
+"""Share of a space's channels that must be the same; a few may have died or been drawn anew."""
+
+
+def same_channels(source: Checkpoint, target: Checkpoint, graph: Graph, device: torch.device, progress: Progress) -> set[Pair]:
+    """The pairs of spaces of equal size whose channels agree one by one, in order. Reads every matched weight once."""
+    agreement: dict[Pair, Tensor] = {}
+    links = [link for link in graph.links if all(len(set(graph.sizes(p))) == 1 for p in link.pairs)]
+    for done, link in enumerate(links):
+        progress("comparing channels", done, len(links))
+        for pair, found in compare(link, graph, read_weight(target, link.target, device), read_weight(source, link.source, device)):
+            agreement[pair] = agreement[pair] + found if pair in agreement else found
+    return {pair for pair, (inner, norms) in agreement.items() if float((inner >= SAME * norms).float().mean()) >= ENOUGH}
+
+
+def compare(link: Link, graph: Graph, a: Tensor, b: Tensor) -> Iterator[tuple[Pair, Tensor]]:
+    """For each pair at a link [2, n]: every channel's inner product and its bound by the norms, of weights [out, in, kh·kw]."""
+    scale = float(a.norm() * b.norm()) or 1.0
+    products = [x * y / scale for x, y in ((a, b), (a, a), (b, b))]
+
+    def both(dims: tuple[int, int]) -> Tensor:
+        inner, ours, theirs = (p.sum(dims) for p in products)
+        return torch.stack([inner, (ours * theirs).sqrt()])
+
+    rows = both((1, 2))
+    yield link.out, rows.unflatten(1, (2, -1)).sum(1) if link.gated else rows
+    yield from zip(link.inputs, both((0, 2)).split([graph.sizes(p)[0] for p in link.inputs], 1), strict=True)
