@@ -55,6 +55,16 @@ class Factors:
         """The delta times `strength`."""
         return Factors(self.up * strength, self.down)
 
+    def balanced(self) -> Factors:
+        """The same delta with factors of about equal size, direction by direction; directions that are zero are left out.
+
+        The sizes move by powers of two, so that no digit of a stored number changes.
+        """
+        up, down = torch.linalg.vector_norm(self.up, dim=0), torch.linalg.vector_norm(self.down, dim=1)
+        there = (up > 0) & (down > 0)
+        step = torch.exp2((torch.log2(down[there] / up[there]) / 2).round())
+        return Factors(self.up[:, there] * step, self.down[there] / step[:, None])
+
     def compressed(self, rank: int | None = None, kept: float | None = None) -> Factors:
         """The best approximation of lower rank, with √S balanced between the two factors.
 
