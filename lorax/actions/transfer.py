@@ -10,8 +10,7 @@ from typing import Literal
 import torch
 
 from lorax.adapter import Adapter
-from lorax.bases import Bases
-from lorax.cache import Cache, default_folder
+from lorax.bases import Bases, default_bases
 from lorax.checkpoint import Checkpoint
 from lorax.formats import copy_sidecars, output_metadata, write_adapter
 from lorax.transfer.run import run_plan
@@ -104,4 +103,4 @@ def provenance(metadata: dict[str, str]) -> dict[str, str]:
 
 def cached_bases() -> Bases:
     """Singular vectors of bases, kept in the user's cache folder (``$LORAX_CACHE``) for the next time."""
-    return Bases(Cache(default_folder()))
+    return default_bases()

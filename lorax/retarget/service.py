@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lorax.retarget.index import FileIndex, stamp
 
 from lorax.adapter import Adapter
 from lorax.bases import VERSION as SPANS_VERSION
-from lorax.bases import Bases
-from lorax.cache import Cache
+from lorax.bases import default_bases
 from lorax.checkpoint import BaseHashes
 from lorax.device import resolve_device
 from lorax.digest import autov1_hash
@@ -27,7 +27,6 @@ from lorax.hosts.base import Carried, Forecast, KnownBase, RetargetOptions, Wish
 from lorax.library import Entry, Library
 from lorax.render import to_json
 from lorax.retarget.forecast import Forecasts, forecast_of, refusal
-from lorax.retarget.index import FileIndex, stamp
 from lorax.retarget.source import Found, find_source
 from lorax.retarget.store import Store, told
 from lorax.retarget.warming import PAUSE, Warmer
@@ -60,7 +59,7 @@ class Retargeter:
         self._known_bases = bases
         self._index = FileIndex(folders.cache / "files.json")
         self._store = Store(folders.cache / "transferred", folders.limit)
-        self._spans = Bases(Cache(folders.cache / "bases"))
+        self._spans = default_bases(folders.cache)
         self._relations = Relations()
         self._remembered: dict[Hashable, Carried] = {}
         self._lock = threading.Lock()

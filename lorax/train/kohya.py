@@ -15,8 +15,7 @@ from torch import Tensor, nn
 
 from lorax.adapter import BaseHint
 from lorax.archs import kohya_names
-from lorax.bases import Bases
-from lorax.cache import Cache, default_folder
+from lorax.bases import default_bases
 from lorax.errors import LoraxError
 from lorax.formats import read_adapter
 from lorax.layers import Component
@@ -103,7 +102,7 @@ class KohyaNetwork(Network):
     def _put_on_live(self) -> None:
         names = kohya_names(self.arch) if self.arch else {}
         with FileWeights(self._base_file) as file:
-            self.put_on(Bases(Cache(default_folder())), lambda name, layer: file.weight(names[name], layer), self.options.device)
+            self.put_on(default_bases(), lambda name, layer: file.weight(names[name], layer), self.options.device)
 
     def _keep(self, text: bool, unet: bool) -> None:
         self._layers = {n: m for n, m in self._layers.items() if (text if n.startswith("lora_te") else unet)}

@@ -7,8 +7,7 @@ from typing import Any
 import torch
 
 from lorax.archs import kohya_names
-from lorax.bases import Bases
-from lorax.cache import Cache, default_folder
+from lorax.bases import Bases, default_bases
 from lorax.checkpoint import Checkpoint, open_checkpoint
 from lorax.errors import Cancelled, LoraxError, WouldOverwrite, one_line
 from lorax.train import finish
@@ -35,7 +34,7 @@ def run_training(settings: TrainSettings) -> Run:
     with open_checkpoint(settings.base) as base:
         accelerator = _accelerator(settings)
         parts = load_parts(base, settings.config, WEIGHTS[settings.precision])
-        bases = Bases(Cache(default_folder()))
+        bases = default_bases()
         network = _network(settings, parts, base, bases, accelerator)
         prompts = settings.sample_prompts or (pictures[0].caption,)
         texts = encode_captions(parts, {p.caption for p in pictures} | set(prompts) | {""}, accelerator.device)
