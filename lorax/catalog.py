@@ -7,25 +7,20 @@ fine-tunes can share it (their text encoders lie at that place), so it selects t
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Literal
 
 from lorax.adapter import BaseHint
-from lorax.digest import autov1_hash, sha256_file
 from lorax.errors import FileError
-from lorax.safefile import write_text
+from lorax.fileindex import FileIndex, Progress
 
 SUFFIXES = (".safetensors", ".ckpt")
 _DROPPED_SUFFIXES = (*SUFFIXES, ".pt", ".pth", ".bin")
-_INDEX_VERSION = 1
 
 Evidence = Literal["sha256", "autov1", "name"]
-Progress = Callable[[str, int, int], None]
-"""``progress(text, bytes done, bytes in all)``"""
 
 
 @dataclass(frozen=True)
@@ -41,44 +36,31 @@ class Match:
     """The hint gives a hash, and it is not this file's: another version or precision of that name."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Entry:
-    """A checkpoint file or diffusers folder, with the hashes that are known of it."""
+    """A checkpoint file, or a diffusers folder, which has no hashes."""
 
     path: Path
     name: str
-    stamp: tuple[int, int] | None
-    """(size, mtime in ns) of a file; None for a folder, which has no hashes."""
-    sha256: str | None = None
-    autov1: str | None = None
+    is_file: bool
 
 
-@dataclass
+@dataclass(frozen=True)
 class Catalog:
-    """The bases below some folders. Hashes are computed when they can decide, and kept in `index` where one is given."""
+    """The bases below some folders. Hashes are computed when they can decide."""
 
     entries: Sequence[_Entry]
-    index: Path | None = None
+    index: FileIndex = field(default_factory=FileIndex)
     progress: Progress | None = field(default=None, repr=False)
-    _learned: bool = False
-    """Hashes were computed that the index does not have."""
 
     @classmethod
     def scan(cls, folders: Iterable[Path], index: Path | None = None, progress: Progress | None = None) -> Catalog:
         """List the checkpoints (.safetensors, .ckpt) and diffusers folders below `folders`; links are followed. No file is opened.
 
-        index: a JSON file of hashes by path, size and time; a missing or damaged one is as good as empty.
+        index: a file to keep hashes in (`FileIndex`).
         """
-        known = _read_index(index) if index else {}
-        entries: dict[Path, _Entry] = {}
-        for path in (path for folder in folders for path in _bases(folder)):
-            with contextlib.suppress(OSError):  # a file may vanish, a link may lead nowhere
-                stat = path.stat()
-                stamp = None if path.is_dir() else (stat.st_size, stat.st_mtime_ns)
-                said = known.get(str(path), {}) if stamp else {}
-                current = said if stamp and said.get("stamp") == list(stamp) else {}
-                entries[path] = _Entry(path, plain_name(_name_of(path)), stamp, _text(current, "sha256"), _text(current, "autov1"))
-        return cls(list(entries.values()), index, progress)
+        paths = dict.fromkeys(path for folder in folders for path in _bases(folder) if path.exists())  # a link may lead nowhere
+        return cls([_Entry(path, plain_name(_name_of(path)), path.is_file()) for path in paths], FileIndex(index), progress)
 
     @property
     def paths(self) -> tuple[Path, ...]:
@@ -91,17 +73,11 @@ class Catalog:
 
     def lookup(self, hint: BaseHint) -> Match | None:
         """As `find`, with the evidence. A file that cannot be read agrees with nothing."""
-        try:
-            return self._lookup(hint)
-        finally:
-            self._save()
-
-    def _lookup(self, hint: BaseHint) -> Match | None:
         named = [entry for entry in self.entries if hint.name and entry.name == plain_name(hint.name)]
-        files = sorted((entry for entry in self.entries if entry.stamp), key=lambda entry: entry not in named)
+        files = sorted((entry for entry in self.entries if entry.is_file), key=lambda entry: entry not in named)
         marked = [entry for entry in files if self._autov1(entry) == hint.autov1.lower()] if hint.autov1 else files
         if hint.sha256:
-            for entry in sorted(marked, key=lambda entry: entry.sha256 is None):
+            for entry in sorted(marked, key=lambda entry: self.index.known(entry.path) is None):
                 if self._sha256(entry) == hint.sha256.lower():
                     return Match(entry.path, "sha256")
         elif hint.autov1 and marked:
@@ -109,36 +85,18 @@ class Catalog:
         if named:
             first = min(named, key=lambda entry: hint.autov1 is None or entry not in marked)
             hashed = bool(hint.sha256 or hint.autov1)
-            return Match(first.path, "name", len(named) - 1, hashed and first.stamp is not None)
+            return Match(first.path, "name", len(named) - 1, hashed and first.is_file)
         return None
 
     def _autov1(self, entry: _Entry) -> str | None:
-        if entry.autov1 is None:
-            with contextlib.suppress(FileError):
-                entry.autov1 = autov1_hash(entry.path)
-                self._learned = True
-        return entry.autov1
+        with contextlib.suppress(FileError):
+            return self.index.autov1(entry.path)
+        return None
 
     def _sha256(self, entry: _Entry) -> str | None:
-        if entry.sha256 is None:
-            name, told = entry.path.name, self.progress
-            progress = None if told is None else lambda done, size: told(f"hash of {name}", done, size)
-            with contextlib.suppress(FileError):
-                entry.sha256 = sha256_file(entry.path, progress)
-                self._learned = True
-        return entry.sha256
-
-    def _save(self) -> None:
-        """Keep the hashes. An index that cannot be written is no error: they are computed again."""
-        if self.index is None or not self._learned:
-            return
-        files = _read_index(self.index)
-        for entry in self.entries:
-            if entry.stamp and (entry.sha256 or entry.autov1):
-                files[str(entry.path)] = {"stamp": list(entry.stamp), "sha256": entry.sha256, "autov1": entry.autov1}
-        with contextlib.suppress(FileError, OSError):
-            self.index.parent.mkdir(parents=True, exist_ok=True)
-            write_text(self.index, json.dumps({"version": _INDEX_VERSION, "files": files}, indent=1, sort_keys=True), overwrite=True)
+        with contextlib.suppress(FileError):
+            return self.index.sha256(entry.path, self.progress)
+        return None
 
 
 def plain_name(name: str) -> str:
@@ -171,22 +129,3 @@ def _bases(folder: Path) -> Iterator[Path]:
             folders.clear()
             yield Path(here)
         yield from (Path(here, name) for name in sorted(files) if name.lower().endswith(SUFFIXES))
-
-
-def _read_index(index: Path) -> dict[str, dict[str, Any]]:
-    try:
-        content: Any = json.loads(index.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    if not isinstance(content, dict):
-        return {}
-    entries = cast("dict[str, Any]", content)
-    files = entries.get("files")
-    if entries.get("version") != _INDEX_VERSION or not isinstance(files, dict):
-        return {}
-    return {path: said for path, said in cast("dict[str, Any]", files).items() if isinstance(said, dict)}
-
-
-def _text(said: Mapping[str, Any], key: str) -> str | None:
-    value = said.get(key)
-    return value if isinstance(value, str) else None

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-import lorax.catalog
+import lorax.fileindex
 from lorax.adapter import BaseHint
 from lorax.catalog import Catalog, Match, plain_name
 
@@ -45,13 +45,13 @@ def models(tmp_path: Path) -> Path:
 def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the files whose sha256 was computed."""
     names: list[str] = []
-    compute = lorax.catalog.sha256_file
+    compute = lorax.fileindex.sha256_file
 
     def counting(path: Path, progress: Callable[[int, int], None] | None = None) -> str:
         names.append(path.name)
         return compute(path, progress)
 
-    monkeypatch.setattr(lorax.catalog, "sha256_file", counting)
+    monkeypatch.setattr(lorax.fileindex, "sha256_file", counting)
     return names
 
 
@@ -122,7 +122,7 @@ def test_the_index_spares_hashing_until_a_file_changes(models: Path, tmp_path: P
     assert sorted(hashed) == ["a.safetensors", "a.safetensors", "b.safetensors"]
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"version": 1, "files": 3}', '{"version": 0, "files": {}}'])
+@pytest.mark.parametrize("text", ["", "{", "[[1]]", '{"version": 1, "files": 3}', "[" * 100_000])
 def test_a_damaged_index_is_as_good_as_none(text: str, models: Path, tmp_path: Path) -> None:
     index, a = tmp_path / "index.json", models / "a.safetensors"
     index.write_text(text)
@@ -151,7 +151,7 @@ def test_progress_of_hashing(models: Path) -> None:
     said: list[tuple[str, int, int]] = []
     a = models / "a.safetensors"
     Catalog.scan([models], progress=lambda *told: said.append(told)).find(BaseHint("a", sha256(a)))
-    assert said[-1] == ("hash of a.safetensors", a.stat().st_size, a.stat().st_size)
+    assert said[-1] == ("reading a.safetensors", 1, 1)
 
 
 def test_plain_names_keep_their_dots() -> None:

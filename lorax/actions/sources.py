@@ -10,8 +10,6 @@ from lorax.catalog import Catalog, Match
 from lorax.errors import FileError, SourceNeeded
 from lorax.transfer.types import Progress
 
-MEGABYTE = 1 << 20
-
 
 def find_source(adapter: Adapter, folders: list[Path], progress: Progress) -> Match:
     """The adapter's base; SourceNeeded where it is not in `folders`, or only a file of its name is.
@@ -27,10 +25,7 @@ def find_source(adapter: Adapter, folders: list[Path], progress: Progress) -> Ma
     if not (hint.name or hint.sha256 or hint.autov1):
         raise SourceNeeded(f"'{adapter.name}' does not say which base it was made for: give it with --source BASE")
 
-    def tell(text: str, done: int, total: int) -> None:
-        progress(text, done // MEGABYTE, max(1, total // MEGABYTE))
-
-    match = Catalog.scan(folders, default_folder() / "catalog.json", tell).lookup(hint)
+    match = Catalog.scan(folders, default_folder() / "files.json", progress).lookup(hint)
     if match is None:
         raise SourceNeeded(f"the base of '{adapter.name}' ({hint}) is not in the folders given: give it with --source BASE")
     if match.contradicted:

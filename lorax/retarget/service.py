@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lorax.retarget.index import FileIndex, stamp
 
 from lorax.adapter import Adapter
 from lorax.bases import VERSION as SPANS_VERSION
@@ -22,6 +21,7 @@ from lorax.checkpoint import BaseHashes
 from lorax.device import resolve_device
 from lorax.digest import autov1_hash
 from lorax.errors import Cancelled, FileError, LoraxError, one_line
+from lorax.fileindex import FileIndex, stamp
 from lorax.formats import output_metadata, read_adapter, write_adapter
 from lorax.hosts.base import Carried, Forecast, KnownBase, RetargetOptions, Wish
 from lorax.library import Entry, Library

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 
 from lorax.adapter import Adapter
-from lorax.digest import autov1_hash
 from lorax.errors import FileError, SourceNeeded, nearest
+from lorax.fileindex import FileIndex
 from lorax.hosts.base import KnownBase, RetargetOptions, Wish
-from lorax.retarget.index import FileIndex
 
 SIDECAR_KEY = "lorax source"
 """In the JSON file beside an adapter (the WebUI's own user metadata): the name of the source checkpoint."""
@@ -72,7 +71,7 @@ def _by_hash(sha256: str | None, autov1: str | None, bases: Sequence[KnownBase],
     if autov1:
         for base in bases:
             try:
-                if autov1_hash(base.path) == autov1.lower():
+                if index.autov1(base.path) == autov1.lower():
                     return base
             except FileError:
                 continue

@@ -13,11 +13,11 @@ from lorax.adapter import Adapter
 from lorax.cache import default_folder
 from lorax.checkpoint import Checkpoint, open_checkpoint
 from lorax.errors import Cancelled, LoraxError
+from lorax.fileindex import FileIndex, stamp
 from lorax.formats import read_adapter
 from lorax.hosts.base import Wish
 from lorax.library import Entry
 from lorax.render.views import error_view, told_view, transfer_view
-from lorax.retarget.index import FileIndex, stamp
 from lorax.retarget.source import find_source as find_known
 from lorax.retarget.work import Relations
 from lorax.transfer.plan import plan_transfer

@@ -13,9 +13,9 @@ import torch
 
 from lorax import Cancelled, LoraxError, open_tensors, read_adapter
 from lorax.errors import NotTransferable, SourceNeeded, UnknownFormat
+from lorax.fileindex import FileIndex
 from lorax.hosts.base import KnownBase, RetargetOptions, Wish
 from lorax.retarget import Folders, Retargeter, service
-from lorax.retarget.index import FileIndex
 from tests.families import Family, write_lora
 
 PLAIN = RetargetOptions()
