@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from converter import arguments as a
+from converter import distill_options
 
 THREE_RANKS = """Three ranks, three names: --rank is k, how many of the target's own directions a projection may use;
 --out-rank is r, the size of the LoRA that is written; similarity is measured at a small rank of its own."""
@@ -16,6 +17,9 @@ METHODS = """How an adapter gets there:
            ordinary LoRA between relatives is copied, and unrelated bases are refused
   project  always through the target's k leading directions (the paper's rule); an ordinary LoRA loses much of itself
   copy     always unchanged: the plain control that everything else is compared with"""
+
+TRAINED = """  distill  training, without data: a LoRA on the target learns what the adapter does to the source, on samples that the two
+           models make themselves; for bases that weights alone do not bridge. Minutes on a GPU"""
 
 BASE = "a checkpoint file, a diffusers folder, or 'unet+te1+te2' files joined by +"
 
@@ -69,11 +73,12 @@ def _transfer(commands: Any) -> None:
         "carry an adapter from its base to another one",
         "Carry an adapter, made for the base --source, to the base --target, and write it as a standard LoRA.\n"
         "Blocks are matched by their weights where the two bases have different depths; layers that share nothing are\n"
-        f"left out and named in the report.\n\n{METHODS}\n\n{THREE_RANKS}",
+        f"left out and named in the report.\n\n{METHODS}\n{TRAINED}\n\n{THREE_RANKS}",
         "  lorax-convert transfer ink.safetensors --source sd_xl_base_1.0.safetensors --target SSD-1B.safetensors\n"
         "  lorax-convert transfer ink.safetensors --source auto --checkpoints models/ --target pony.safetensors \\\n"
         "      --report ink.html\n"
         "  lorax-convert transfer ink.safetensors --source base/ --target other/ --dry-run --json\n"
+        "  lorax-convert transfer ink.safetensors --source base/ --target other/ --method distill --steps 200\n"
         "exit code 3: refused, because the two bases share too little; --force writes it as an experiment",
     )
     parser.add_argument("adapter", metavar="ADAPTER", type=Path, help="any LoRA, LyCORIS or LoRA-X file")
@@ -81,15 +86,16 @@ def _transfer(commands: Any) -> None:
     parser.add_argument("--target", metavar="BASE", required=True, help="the base to carry it to")
     parser.add_argument("--checkpoints", metavar="DIR", action="append", default=[], help="where '--source auto' looks (repeatable)")
     parser.add_argument("-o", "--output", metavar="OUT", type=Path, help="default: <adapter>-<target>.safetensors beside the adapter")
-    _how(parser)
+    _how(parser, "distill")
+    distill_options.add_options(parser)
     parser.add_argument("--dry-run", action="store_true", help="say what would be done, and write no adapter")
     parser.add_argument("--report", metavar="FILE", type=a.report_path, help="a report to keep: .html (with pictures), .md or .json")
     _json(parser)
 
 
-def _how(parser: ArgumentParser) -> None:
-    """Options shared by transfer and batch."""
-    parser.add_argument("--method", choices=("auto", "project", "copy"), default="auto", help="see above (default: auto)")
+def _how(parser: ArgumentParser, *also: str) -> None:
+    """Options shared by transfer and batch. also: methods that only one of them has."""
+    parser.add_argument("--method", choices=("auto", "project", "copy", *also), default="auto", help="see above (default: auto)")
     parser.add_argument("--rank", metavar="K", type=a.positive, help="k of a projection (default: the adapter's own, else 320)")
     _out_rank(parser, "default: an ordinary LoRA keeps its own; the rest gets 64 or what holds 99 %% of the energy")
     parser.add_argument(

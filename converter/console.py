@@ -28,6 +28,11 @@ class Bars:
         self._bar.total = total
         self._bar.update(done - self._bar.n)
 
+    def note(self, text: str) -> None:
+        """A figure that changes, at the end of the bar."""
+        if self._bar is not None:
+            self._bar.set_postfix_str(one_line(text), refresh=False)
+
     def close(self) -> None:
         if self._bar is not None:
             self._bar.close()

@@ -10,13 +10,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from converter import distill
 from converter.console import Bars, say, show, show_json
+from converter.distill_options import stray_option
 from converter.files import chosen_output, input_paths, json_text, require_files, write_report
 from lorax import (
     Adapter,
     Checkpoint,
     Component,
+    LoraxError,
     Progress,
+    SourceNeeded,
     TransferPlan,
     TransferReport,
     TransferSettings,
@@ -45,6 +49,11 @@ def run(arguments: Namespace) -> int:
     require_files([arguments.adapter])
     output = chosen_output(arguments.output, default_output(arguments.adapter, arguments.target))
     check_outputs(arguments, output, input_paths(arguments.adapter, arguments.source, arguments.target))
+    stray = stray_option(arguments)
+    if stray is not None:
+        raise LoraxError(f"{stray} means nothing with --method {arguments.method}: leave it out, or choose another method")
+    if arguments.method == "distill":
+        return _distill(arguments, output)
     settings = settings_from(arguments)
     with ExitStack() as stack:
         progress = stack.enter_context(Bars())
@@ -64,6 +73,17 @@ def run(arguments: Namespace) -> int:
     else:
         show(to_text(report))
     return 0
+
+
+def _distill(arguments: Namespace, output: Path) -> int:
+    """Training, which needs the source itself."""
+    spec: str | None = arguments.source
+    if spec == "auto":
+        with Bars() as progress:
+            spec = _found_source(arguments, progress)
+    if spec is None:
+        raise SourceNeeded("distillation runs the adapter on its own base: give it with --source")
+    return distill.run(arguments, spec, output)
 
 
 def check_outputs(arguments: Namespace, output: Path, inputs: Sequence[Path]) -> None:
@@ -97,14 +117,19 @@ def open_all(arguments: Namespace, stack: ExitStack, progress: Progress) -> tupl
     target = stack.enter_context(open_checkpoint(arguments.target))
     spec: str | None = arguments.source
     if spec == "auto":
-        adapter = read_adapter(arguments.adapter)
-        match = find_source(adapter, [Path(d) for d in arguments.checkpoints], progress)
-        spec = str(match.path)
-        if match.by == "name":
-            say(f"warning: '{spec}' was found by its name alone; '{adapter.name}' has no hash of its base")
-        say(f"source base: {spec}")
+        spec = _found_source(arguments, progress)
     source = None if spec is None else stack.enter_context(open_checkpoint(spec))
     return read_adapter(arguments.adapter, source.arch if source else None, likely=target.arch), source, target
+
+
+def _found_source(arguments: Namespace, progress: Progress) -> str:
+    """``--source auto``"""
+    adapter = read_adapter(arguments.adapter)
+    match = find_source(adapter, [Path(d) for d in arguments.checkpoints], progress)
+    if match.by == "name":
+        say(f"warning: '{match.path}' was found by its name alone; '{adapter.name}' has no hash of its base")
+    say(f"source base: {match.path}")
+    return str(match.path)
 
 
 def save_report(path: Path | None, report: TransferReport, force: bool, quiet: bool = False) -> None:

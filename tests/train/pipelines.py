@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -35,13 +36,13 @@ def weights(arch: Arch, seed: int, widths: Widths) -> dict[str, torch.Tensor]:
     return sample_checkpoint(arch, "diffusers", widths, seed)
 
 
-def live(name: str, seed: int = 0, widths: Widths = TINY) -> Live:
-    """diffusers' UNet and transformers' text encoders with a sample's weights."""
+def live(name: str, seed: int = 0, widths: Widths = TINY, tensors: Mapping[str, torch.Tensor] | None = None) -> Live:
+    """diffusers' UNet and transformers' text encoders with a sample's weights, or the given ones."""
     from diffusers import UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
     arch = by_name(name)
-    tensors = weights(arch, seed, widths)
+    tensors = weights(arch, seed, widths) if tensors is None else tensors
     with torch.device("meta"):  # the random start that is thrown away is what takes the time
         unet = UNet2DConditionModel(**diffusers_config(arch, widths)).eval()
     unet.to_empty(device="cpu")
@@ -65,13 +66,13 @@ def base_file(path: Path, name: str, seed: int = 0, dtype: torch.dtype = torch.f
     return path
 
 
-def diffusers_folder(folder: Path, name: str, seed: int = 0) -> Path:
-    """A whole tiny pipeline that diffusers loads: UNet, text encoders, VAE, tokenizers, scheduler."""
+def diffusers_folder(folder: Path, name: str, seed: int = 0, tensors: Mapping[str, torch.Tensor] | None = None) -> Path:
+    """A whole tiny pipeline that diffusers loads: UNet, text encoders, VAE, tokenizers, scheduler. tensors: in place of a sample's."""
     from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, StableDiffusionXLPipeline
     from transformers import CLIPTokenizer
 
     arch = by_name(name)
-    parts = live(name, seed, SPEAKING)
+    parts = live(name, seed, SPEAKING, tensors)
     torch.manual_seed(0)
     vae = AutoencoderKL(
         block_out_channels=(8, 8, 8, 8),

@@ -6,16 +6,18 @@ and needs both as whole models of one latent space, the extra ``[train]``, and t
 
 from __future__ import annotations
 
-from lorax.train.distill.job import Job, open_job
+from lorax.train.distill.job import Job, check_paths, open_job
 from lorax.train.distill.measure import effect_cosine, missed_share, relative_strength
 from lorax.train.distill.report import DistillReport, distill_to_html, distill_to_json, distill_to_markdown, distill_to_text
 from lorax.train.distill.run import distill
 from lorax.train.distill.settings import DistillSettings, state_folder
+from lorax.train.packages import require_packages
 
 __all__ = [
     "DistillReport",
     "DistillSettings",
     "Job",
+    "check_paths",
     "distill",
     "distill_to_html",
     "distill_to_json",
@@ -25,5 +27,6 @@ __all__ = [
     "missed_share",
     "open_job",
     "relative_strength",
+    "require_packages",
     "state_folder",
 ]

@@ -48,7 +48,7 @@ def begin(
     denoiser: Denoiser, student: Student, points: Points, prompts: Sequence[str], texts: Texts, settings: DistillSettings
 ) -> Learning:
     """At step 0."""
-    rate = settings.learning_rate or student.default_learning_rate()
+    rate = settings.learning_rate or student.largest_learning_rate()
     half = next(denoiser.parts.pipe.unet.parameters()).dtype == torch.float16
     return Learning(
         denoiser,
@@ -63,10 +63,17 @@ def begin(
     )
 
 
-def learn(run: Learning, tick: Tick, on_step: OnStep, save: Callable[[Learning], None]) -> None:
-    """All steps that are left. tick raises `Cancelled` to stop: the state is saved then. LoraxError where the loss is no number."""
-    settings, scale = run.settings, float(run.points.effect[run.points.where(held=False)].square().mean())
+def learn(run: Learning, tick: Tick, on_step: OnStep, save: Callable[[Learning], None], *, stop_where_not_finite: bool = True) -> None:
+    """All steps that are left. tick raises `Cancelled` to stop: the state is saved then.
+
+    LoraxError where the loss is no finite number; without `stop_where_not_finite` the steps just end there.
+    """
+    settings, unet = run.settings, run.denoiser.parts.pipe.unet
+    scale = float(run.points.effect[run.points.where(held=False)].square().mean())
     order = batches(run.points, settings)
+    if settings.gradient_checkpointing:
+        unet.enable_gradient_checkpointing()
+        unet.train()  # or diffusers ignores it; these networks have no dropout
     with run.student.on():
         while run.step < settings.steps:
             try:
@@ -78,12 +85,15 @@ def learn(run: Learning, tick: Tick, on_step: OnStep, save: Callable[[Learning],
                 group["lr"] = learning_rate(run.rate, run.step, settings.steps)
             loss = _step(run, order[run.step], scale)
             if not math.isfinite(loss):
+                if not stop_where_not_finite:
+                    break
                 raise LoraxError(f"the loss is {loss} at step {run.step + 1}: lower --learning-rate (it was {run.rate:.3g}).")
             run.step += 1
             run.losses.append(loss)
             on_step(run.step, settings.steps, loss)
             if run.step % settings.save_every == 0 and run.step < settings.steps:
                 save(run)
+    unet.eval()
 
 
 def learning_rate(rate: float, step: int, steps: int) -> float:
@@ -123,6 +133,7 @@ def save_learning(run: Learning, path: Path) -> None:
         "optimizer": run.optimizer.state_dict(),
         "scaler": scaler,
         "step": run.step,
+        "rate": run.rate,
         "losses": run.losses,
     }
     try:
@@ -133,15 +144,14 @@ def save_learning(run: Learning, path: Path) -> None:
 
 
 def load_learning(run: Learning, path: Path) -> None:
-    """Go on from a saved state; where there is none, from step 0."""
-    if not path.is_file():
-        return
+    """Go on from a saved state. MalformedFile where it is damaged."""
     try:
         held = torch.load(path, map_location="cpu", weights_only=True)
         run.student.load_state_dict(held["student"])
         run.optimizer.load_state_dict(held["optimizer"])
         if run.scaler is not None and held["scaler"]:
             run.scaler.load_state_dict(held["scaler"])
+        run.rate = float(held["rate"])
         run.step, run.losses = int(held["step"]), [float(x) for x in held["losses"]]
     except (OSError, RuntimeError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError):
         raise MalformedFile(f"'{path}' is damaged: start without --resume.") from None

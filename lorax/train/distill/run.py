@@ -23,6 +23,7 @@ from lorax.train.distill.learn import Learning, OnStep, begin, learn, load_learn
 from lorax.train.distill.measure import effect_cosine, missed_share
 from lorax.train.distill.own_samples import own_samples
 from lorax.train.distill.points import ORIGINS, Points, draw_samples, make_points, predict_points, with_effect
+from lorax.train.distill.rate import TRIED, find_rate, trial_steps
 from lorax.train.distill.report import DistillReport
 from lorax.train.distill.settings import DistillSettings, state_folder
 from lorax.train.distill.start import Start, compute_start, source_deltas, trained_layers
@@ -136,13 +137,14 @@ def _train(job: Job, output: Path, points: Points, start: Start, ticker: Ticker,
             points.save(folder / _POINTS, {"bound": json.dumps(job.bound(), sort_keys=True)})
         chosen = trained_layers(job.adapter, job.wanted, start, job.target, settings)
         run, beginning, before = _best_beginning(job, model, points, start, chosen, plain, ticker)
-        load_learning(run, folder / _LEARNING)
-        try:
-            learn(run, ticker.phase("training", settings.steps), on_step, lambda run: save_learning(run, folder / _LEARNING))
-        except Cancelled:
-            raise Cancelled(f"stopped at training step {run.step} of {settings.steps}; --resume goes on from there") from None
+        untrained = {name: value.clone() for name, value in run.student.state_dict().items()}
+        run = _learned(run, folder / _LEARNING, ticker, on_step)
         after = _shown(run, ticker)
+        if after.missed >= before.missed:
+            run.student.load_state_dict(untrained)
         deltas = {**run.student.factors(), **beginning.text}
+    notes = list(job.notes)
+    after = _kept(beginning, before, after, settings.steps, notes)
     told = {
         "steps": str(settings.steps),
         "seed": str(settings.seed),
@@ -152,9 +154,6 @@ def _train(job: Job, output: Path, points: Points, start: Start, ticker: Ticker,
         "effect_cosine": f"{after.cosine:.4f}",
     }
     written = write_distilled(output, job.adapter, job.source, job.target, deltas, settings, told, ticker.progress)
-    notes = list(job.notes)
-    if after.missed >= before.missed:
-        notes.append("training did not improve on its start: try more --steps, another --learning-rate or prompts that fit the adapter")
     return DistillReport(
         adapter_name=job.adapter.name,
         source_name=job.source.name,
@@ -174,6 +173,34 @@ def _train(job: Job, output: Path, points: Points, start: Start, ticker: Ticker,
         seconds=0.0,
         notes=tuple(notes),
     )
+
+
+def _learned(run: Learning, state: Path, ticker: Ticker, on_step: OnStep) -> Learning:
+    """After all steps. Cancelled says how to go on."""
+    steps = run.settings.steps
+    try:
+        if state.is_file():
+            load_learning(run, state)
+        elif run.settings.learning_rate is None:
+            tick = ticker.phase("trying learning rates", len(TRIED) * trial_steps(steps))
+            run = find_rate(run, tick)
+        learn(run, ticker.phase("training", steps), on_step, lambda run: save_learning(run, state))
+    except Cancelled:
+        raise Cancelled(f"stopped at training step {run.step} of {steps}; --resume goes on from there") from None
+    return run
+
+
+def _kept(beginning: Beginning, before: Shown, after: Shown, steps: int, notes: list[str]) -> Shown:
+    """What is written is never worse than the start. LoraxError where that would be nothing."""
+    if after.missed < before.missed:
+        return after
+    said = (
+        f"{steps} training steps did not improve on the start ({before.missed:.1%} of the effect missed before, {after.missed:.1%} after)"
+    )
+    if not beginning.unet:
+        raise LoraxError(f"{said}, and nothing was written: try more --steps, more --samples, or --prompts that fit the adapter")
+    notes.append(f"{said}, so the start is what was written")
+    return before
 
 
 def _best_beginning(

@@ -45,7 +45,7 @@ class Student(nn.Module):
         """The deltas as they are now, balanced; the rank of one that learned nothing is 0."""
         return {i: branch.factors().compressed() for i, branch in self.branches.items()}
 
-    def default_learning_rate(self) -> float:
+    def largest_learning_rate(self) -> float:
         """`LEARNING_RATE` over the mean width of the layers."""
         widths = [branch.down.shape[1] for branch in self.branches.values()]
         return LEARNING_RATE * len(widths) / sum(widths)
