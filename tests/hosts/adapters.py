@@ -8,7 +8,18 @@ from pathlib import Path
 import torch
 
 from converter.__main__ import main
-from lorax import BaseHint, Factors, LayerKind, open_checkpoint, read_adapter, to_sigma, write_adapter, write_native
+from lorax import (
+    BaseHint,
+    Factors,
+    LayerKind,
+    open_checkpoint,
+    read_adapter,
+    to_lorax,
+    to_sigma,
+    write_adapter,
+    write_native,
+    write_self_contained,
+)
 from lorax.layers import LayerSpec
 from tests.hosts.bench import Bench
 from tests.hosts.offsets import write_expected, write_offsets
@@ -16,8 +27,9 @@ from tests.hosts.offsets import write_expected, write_offsets
 
 @dataclass(frozen=True)
 class Adapters:
-    """What lies in the bench's folders: ``plain``, ``second``, ``sigma`` and two with offsets for a, ``xl`` for xl_a; of each of them
-    what the built-in is to do for a checkpoint, called ``<adapter>-for-<checkpoint>``: the converter's fp32 file, where it has all."""
+    """What lies in the bench's folders: ``plain``, ``second``, ``sigma``, ``whole`` (of a base that is nowhere) and two with offsets
+    for a, ``xl`` for xl_a; of each of them what the built-in is to do for a checkpoint, called ``<adapter>-for-<checkpoint>``: the
+    converter's fp32 file, where it has all."""
 
     bench: Bench
 
@@ -42,6 +54,9 @@ class Adapters:
         for adapter in ("plain", "second", "sigma"):
             for target in ("a", "b"):
                 self.export(adapter, "a", target)
+        write_contained(self.lora / "whole.safetensors", self.lora / "plain.safetensors", self.checkpoint("a"))
+        for target in ("a", "b"):
+            self.export("whole", None, target)
         for name, beside in (("offset", False), ("offset-both", True)):
             write_offsets(self.lora / f"{name}.safetensors", self.lora / "plain.safetensors", self.checkpoint("a"), beside=beside)
             for target in ("a", "b"):
@@ -57,12 +72,12 @@ class Adapters:
         write_random(self.lora / "plain.safetensors", self.checkpoint("a"), seed=3)
         self.export("plain", "a", "a")
 
-    def export(self, adapter: str, source: str, target: str, name: str | None = None, *more: str) -> str:
+    def export(self, adapter: str, source: str | None, target: str, name: str | None = None, *more: str) -> str:
         """The converter's fp32 file; returns the name for ``<lora:…>``."""
         name = name or f"{adapter}-for-{target}"
-        paths = self.lora / f"{adapter}.safetensors", self.checkpoint(source), self.checkpoint(target), self.lora / f"{name}.safetensors"
-        command = ["transfer", str(paths[0]), "--source", str(paths[1]), "--target", str(paths[2]), "--output", str(paths[3])]
-        assert main([*command, "--dtype", "fp32", *more]) == 0
+        command = ["transfer", str(self.lora / f"{adapter}.safetensors"), "--target", str(self.checkpoint(target))]
+        command += ["--output", str(self.lora / f"{name}.safetensors"), "--dtype", "fp32"]
+        assert main([*command, *(["--source", str(self.checkpoint(source))] if source else []), *more]) == 0
         return name
 
 
@@ -99,4 +114,14 @@ def write_sigma(path: Path, adapter: Path, checkpoint: Path, k: int = 8) -> Path
         write_native(
             path, sigmas, base.arch, fingerprints=prints, k=k, base=hint, metadata={"ss_base_model_version": "sd_v1"}, overwrite=True
         )
+    return path
+
+
+def write_contained(path: Path, adapter: Path, checkpoint: Path, k: int = 8) -> Path:
+    """The adapter on its base's strongest directions, as a self-contained LoRA-X file of a base that is nowhere."""
+    with open_checkpoint(checkpoint) as base:
+        reformed = to_lorax(read_adapter(adapter, base.arch), base, k)
+        hint, metadata = BaseHint("nowhere", "0" * 64), {"ss_base_model_version": "sd_v1"}
+        parts = {"k": k, "diagonal": False, "base": hint, "metadata": metadata, "dtype": torch.float32}
+        write_self_contained(path, reformed.modules, base.arch, shapes=reformed.shapes, **parts, overwrite=True)
     return path

@@ -8,7 +8,7 @@ from typing import Any
 from lorax.errors import LoraxError
 from lorax.hosts.a1111 import models
 from lorax.hosts.a1111.follower import Follower
-from lorax.hosts.base import SETTINGS, Wish, hashes_to_infotext, parse_wish, webui
+from lorax.hosts.base import SETTINGS, Wish, hashes_from_infotext, hashes_to_infotext, parse_wish, webui
 from lorax.hosts.base.infotext import HASHES, PROBLEMS
 from lorax.hosts.base.pictures import strengthened
 
@@ -59,9 +59,10 @@ class LoraxTag:
         follower.problems, follower.notes = [], []
 
     def _into_infotext(self, p: Any) -> None:
-        hashes = getattr(p, "lorax_hashes", {}) if getattr(p, "is_hr_pass", False) else {}
-        p.lorax_hashes = hashes | {name: carried.adapter_hash for name, carried in self._follower.applied.items()}
-        p.extra_generation_params[HASHES] = hashes_to_infotext(p.lorax_hashes)
+        """Beside what stands there of the first pass, or of the picture that this one is an inner pass of (ADetailer)."""
+        before = hashes_from_infotext(str(p.extra_generation_params.get(HASHES, "")))
+        now = hashes_to_infotext({name: carried.adapter_hash for name, carried in self._follower.applied.items()})
+        p.extra_generation_params[HASHES] = hashes_to_infotext(before | hashes_from_infotext(now))
         for setting in SETTINGS:
             value = webui.option(setting.key)
             if setting.infotext and value is not None and value != setting.default:

@@ -71,6 +71,8 @@ class Request:
     refiner_switch_at: float = 0.0
     init_images: list[str] = field(default_factory=list[str])
     override_settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    alwayson_scripts: Mapping[str, Mapping[str, list[str]]] = field(default_factory=dict[str, Mapping[str, list[str]]])
+    """``Inner pass``: another extension's, which repaints each picture by (prompt, checkpoint or empty)."""
 
 
 def make_picture(webui: Any, request: Request) -> tuple[str, str]:
@@ -90,10 +92,27 @@ def make_picture(webui: Any, request: Request) -> tuple[str, str]:
             p.is_hr_pass = True
             webui.activate(p, hr_data)
             _sample(webui, p, request, hr_text, hr_data, digest, p.cached_hr_c)
+        if "Inner pass" in request.alwayson_scripts:
+            prompt, checkpoint = request.alwayson_scripts["Inner pass"]["args"]
+            _inner_pass(webui, p, prompt, checkpoint, digest)
     webui.deactivate(p)
     told = {"Steps": request.steps, "Seed": request.seed, "Model": webui.sd_models.model_data.sd_model.sd_checkpoint_info.name_for_extra}
     pairs = ", ".join(f"{k}: {_quoted(str(v))}" for k, v in {**told, **p.extra_generation_params}.items())
     return digest.hexdigest()[:16], f"{request.prompt}\n{pairs}"
+
+
+def _inner_pass(webui: Any, p: Any, prompt: str, checkpoint: str, digest: Any) -> None:
+    """A picture inside a picture: own tags, perhaps an own checkpoint, the same dictionary for the infotext."""
+    before = webui.data["sd_model_checkpoint"]
+    webui.data["sd_model_checkpoint"] = checkpoint or before
+    webui.sd_models.reload_model_weights()
+    text, data = parse_prompt(prompt)
+    inner = StableDiffusionProcessing(object(), [text], extra_generation_params=p.extra_generation_params)
+    webui.activate(inner, data)
+    _sample(webui, inner, Request(prompt), text, data, digest, [None, None])
+    webui.deactivate(inner)
+    webui.data["sd_model_checkpoint"] = before
+    webui.sd_models.reload_model_weights()
 
 
 def _sample(webui: Any, p: Any, request: Request, text: str, data: Any, digest: Any, cache: list[Any]) -> None:

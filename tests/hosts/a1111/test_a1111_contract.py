@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tests.hosts.a1111.pairs import HIRES, PAIRS, base
+from tests.hosts.bench import Picture
 
 
 @pytest.mark.parametrize("adapter", ["plain", "sigma"])
@@ -169,3 +170,18 @@ def test_img2img(bench: Any) -> None:
     fields = {"init_images": [bench.last], "denoising_strength": 0.6}
     exported = bench.picture("a dog <lora:plain-for-a:1>", **fields).pixels
     assert bench.picture("a dog <lorax:plain:1>", **fields).pixels == exported != bench.picture("a dog", **fields).pixels
+
+
+@pytest.mark.parametrize("checkpoint", ["", "b"])
+def test_an_inner_pass_of_another_extension(bench: Any, checkpoint: str) -> None:
+    """ADetailer lets through the scripts of a list only, and needs no entry for us here: tags are no script."""
+
+    def repainted(tag: str, inner: str) -> Picture:
+        passes = {"Inner pass": {"args": [f"a dog {inner}", checkpoint and f"{checkpoint}.safetensors"]}}
+        return bench.picture(f"a cat {tag}", n_iter=2, alwayson_scripts=passes)
+
+    made = repainted("<lorax:plain:1>", "<lorax:second:1>")
+    assert made.pixels == repainted("<lora:plain-for-a:1>", f"<lora:second-for-{checkpoint or 'a'}:1>").pixels
+    assert "plain: " in made.infotext.partition("LoraX hashes: ")[2]
+    assert "second: " in made.infotext.partition("LoraX hashes: ")[2]
+    assert repainted("<lorax:plain:1>", "").pixels == repainted("<lora:plain-for-a:1>", "").pixels != made.pixels

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -116,6 +119,38 @@ def test_a_lorax_file_in_the_ordinary_folder(bench: Any, first: str, second: str
         mixed = bench.picture(f"a cat <lora:second-for-{base(checkpoint)}:0.5><lora:sigma:1>").pixels
         expected = f"a cat <lora:second-for-{base(checkpoint)}:0.5><lora:sigma-for-{base(checkpoint)}:1>"
         assert mixed == bench.picture(expected).pixels
+
+
+def test_a_self_contained_file_without_its_base(bench: Any) -> None:
+    """Its factors stand for it: they are projected on the checkpoint, as the converter does without a source."""
+    for checkpoint in ("a", "b", "same_a"):
+        bench.switch(checkpoint)
+        exported = bench.picture(f"a cat <lora:whole-for-{base(checkpoint)}:1>")
+        ours = bench.picture("a cat <lora:whole:1>")
+        assert ours.pixels == exported.pixels
+        assert ours.pixels != bench.picture(f"a cat <lora:plain-for-{base(checkpoint)}:1>").pixels
+        assert 'Lora hashes: "whole: ' in ours.infotext
+        assert bench.picture("a cat <lorax:whole:1>").pixels == exported.pixels
+    assert "nothing could be checked" in bench.log()
+
+
+def test_interrupt_stops_a_transfer(bench: Any) -> None:
+    if not hasattr(bench, "url"):
+        pytest.skip("a picture of the made-up WebUI cannot be interrupted from outside; test_a1111_unload has the like")
+    bench.post("/probe/hold-transfer")
+    with ThreadPoolExecutor(1) as other:
+        start = time.monotonic()
+        waiting = other.submit(bench.picture, "a cat <lorax:plain:1:rank=7:method=project>")
+        told = ""
+        while "held by a test" not in told and time.monotonic() - start < 50:
+            time.sleep(0.1)
+            told = bench.get("/sdapi/v1/progress", skip_current_image="true")["textinfo"] or ""
+        bench.post("/sdapi/v1/interrupt")
+        made = waiting.result()
+    assert re.fullmatch(r"LoRA-X: held by a test \d+/600", told), "the WebUI shows what we do"
+    assert "the picture was interrupted" in made.infotext
+    assert not (bench.get("/sdapi/v1/progress", skip_current_image="true")["textinfo"] or "").startswith("LoRA-X")
+    assert "LoraX problems" not in bench.picture("a cat <lorax:plain:1:rank=7:method=project>").infotext
 
 
 def test_a_lorax_file_at_the_hires_checkpoint(bench: Any) -> None:

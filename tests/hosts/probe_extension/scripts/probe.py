@@ -1,6 +1,7 @@
 """Loaded into the WebUI by the tests: tells what stands in the places that LoRA-X wraps, and reloads the UI."""
 
 import sys
+import time
 
 from modules import extra_networks, script_callbacks, sd_models, shared
 
@@ -53,9 +54,26 @@ def reload_ui():
     shared.state.request_restart()
 
 
+def hold_transfer():
+    """The next transfer takes a minute, unless it is stopped."""
+    from lorax.retarget import service
+
+    real = service.work
+
+    def held(job, bases, relations, progress):
+        service.work = real
+        for tenth in range(600):
+            progress("held by a test", tenth, 600)
+            time.sleep(0.1)
+        return real(job, bases, relations, progress)
+
+    service.work = held
+
+
 def routes(_demo, app):
     app.add_api_route("/probe/trace", trace, methods=["GET"])
     app.add_api_route("/probe/reload", reload_ui, methods=["POST"])
+    app.add_api_route("/probe/hold-transfer", hold_transfer, methods=["POST"])
     app.add_api_route("/probe/paste", paste, methods=["GET"])
 
 

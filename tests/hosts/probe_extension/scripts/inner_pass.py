@@ -1,0 +1,42 @@
+"""Loaded into the WebUI by the tests: an extension that repaints pictures in a pass without scripts, as ADetailer does."""
+
+from copy import copy
+
+import gradio as gr
+from modules import processing, scripts
+
+
+class InnerPass(scripts.Script):
+    def title(self):
+        return "Inner pass"
+
+    def show(self, is_img2img):
+        return scripts.AlwaysVisible
+
+    def ui(self, is_img2img):
+        return [gr.Textbox(visible=False), gr.Textbox(visible=False)]
+
+    def postprocess_image(self, p, pp, prompt, checkpoint):
+        if not prompt:
+            return
+        inner = processing.StableDiffusionProcessingImg2Img(
+            init_images=[pp.image],
+            denoising_strength=0.5,
+            sd_model=p.sd_model,
+            prompt=prompt,
+            seed=p.seed,
+            sampler_name=p.sampler_name,
+            steps=p.steps,
+            cfg_scale=p.cfg_scale,
+            width=p.width,
+            height=p.height,
+            do_not_save_samples=True,
+            do_not_save_grid=True,
+            extra_generation_params=p.extra_generation_params,
+            override_settings={"sd_model_checkpoint": checkpoint} if checkpoint else {},
+        )
+        inner.cached_c, inner.cached_uc = [None, None], [None, None]
+        inner.scripts, inner.script_args = copy(p.scripts), p.script_args
+        inner.scripts.alwayson_scripts = []
+        pp.image = processing.process_images(inner).images[0]
+        inner.close()
