@@ -128,8 +128,13 @@ def eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
 
 def cosine(a: Tensor, b: Tensor) -> float:
     """Cosine of two tensors of one shape as vectors; 0 where one of them is zero."""
-    norm = (energy(a) * energy(b)) ** 0.5
-    return float((a.double() * b.double()).sum()) / norm if norm else 0.0
+    norm = (inner(a, a) * inner(b, b)) ** 0.5
+    return inner(a, b) / norm if norm else 0.0
+
+
+def inner(a: Tensor, b: Tensor) -> float:
+    """Inner product of two tensors of one shape: rows in their own precision, their sum in fp64. No copy in fp64 is made."""
+    return float(in_double(torch.linalg.vecdot(a.reshape(a.shape[0], -1), b.reshape(b.shape[0], -1))).sum()) if a.ndim else float(a * b)
 
 
 def all_finite(tensor: Tensor) -> bool:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from lorax.errors import MalformedCheckpoint
+from lorax.linalg import all_finite
 from lorax.safefile import TensorFile
 
 FLOATS = frozenset({"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2", "F8_E4M3FNUZ", "F8_E5M2FNUZ"})
@@ -29,7 +30,7 @@ def read_float(file: TensorFile, tensor: str, rows: tuple[int, int] | None) -> T
     values = stored.to(torch.float32)
     if file.tensors[tensor].dtype.startswith("F8") and (scale := scale_name(file, tensor)) is not None:
         values = values * _broadcast(file.read(scale).to(torch.float32), values.ndim, rows)
-    if not bool(torch.isfinite(values).all()):
+    if not all_finite(values):
         count = int((~torch.isfinite(values)).sum())
         raise MalformedCheckpoint(f"'{file.path}': '{tensor}' has {count:,} values that are NaN or infinite; get an undamaged copy")
     return values

@@ -7,6 +7,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from lorax.linalg import eigh
 from lorax.spectral.values import Leading
 
 K_SIMILARITY = 32
@@ -29,12 +30,10 @@ def leading_rows(matrix: Tensor, k: int) -> Tensor:
     """
     size = min(k + OVERSAMPLING, *matrix.shape)
     start = torch.randn(matrix.shape[0], size, generator=torch.Generator().manual_seed(matrix.shape[0]))
-    rows = torch.linalg.qr(matrix.T @ start.to(matrix)).Q
+    rows, image = torch.linalg.qr(matrix.T @ start.to(matrix))
     for _ in range(ITERATIONS):
-        rows = torch.linalg.qr(matrix.T @ (matrix @ rows)).Q
-    image = matrix @ rows
-    vectors = torch.linalg.eigh(image.T @ image).eigenvectors
-    return rows @ vectors.flip(1)[:, :k]
+        rows, image = torch.linalg.qr(matrix.T @ (matrix @ rows))
+    return rows @ eigh(image @ image.T)[1].flip(1)[:, :k]
 
 
 def similarity_rank(shape: tuple[int, int]) -> int:

@@ -7,9 +7,11 @@ side: one source block is never used twice, and a target block may stay without.
 
 from __future__ import annotations
 
+import contextlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -18,6 +20,7 @@ from lorax.checkpoint import Checkpoint
 from lorax.layers import Component, Layer, LayerId, LayerKind, Unit
 from lorax.linalg import cosine, flatten_weight
 from lorax.transfer.types import LayerMatch, Progress, UnitMatch, no_progress
+from lorax.workers import in_order
 
 SKETCH = 64
 """Side of a weight's sketch, which keeps cosines to about 1/64; true blocks score over .9, wrong ones under .05."""
@@ -160,11 +163,19 @@ def unit_cosine(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> float:
 def sketch_units(base: Checkpoint, units: Mapping[Unit, Sequence[Layer]], name: str, progress: Progress) -> dict[Unit, dict[str, Tensor]]:
     """For each unit the sketches of its weights by role and shape; norms are alike everywhere, so they are left out."""
     layers = [(u, layer) for u, group in units.items() for layer in group if layer.spec.kind in (LayerKind.LINEAR, LayerKind.CONV)]
+    layers = [(unit, layer) for unit, layer in layers if unit.kind != "fixed"]
     sketches: dict[Unit, dict[str, Tensor]] = {u: {} for u in units}
-    for done, (unit, layer) in enumerate(layers):
-        progress(f"matching blocks: reading the {name}", done, len(layers))
-        if unit.kind != "fixed":
-            sketches[unit][f"{layer.spec.role} {layer.shape}"] = sketch(flatten_weight(base.read(layer)))
+
+    def read(item: tuple[Unit, Layer]) -> Tensor:
+        return flatten_weight(base.read(item[1]))
+
+    def nbytes(item: tuple[Unit, Layer]) -> int:
+        return 4 * item[1].out_features * item[1].in_features
+
+    with contextlib.closing(in_order(layers, read, lambda _, weight: sketch(weight), nbytes, torch.device("cpu"))) as stream:
+        for done, (unit, layer) in enumerate(layers):
+            progress(f"matching blocks: reading the {name}", done, len(layers))
+            sketches[unit][f"{layer.spec.role} {layer.shape}"] = next(stream)
     return sketches
 
 
@@ -174,6 +185,7 @@ def sketch(weight: Tensor) -> Tensor:
     return (left.T @ weight) @ right
 
 
+@lru_cache(maxsize=32)
 def sign_matrix(n: int) -> Tensor:
     """[n, 64] of ±1, fixed by n; the identity where n ≤ 64."""
     if n <= SKETCH:

@@ -5,9 +5,11 @@ A pass over both bases that reads one weight of each at a time and keeps only le
 
 from __future__ import annotations
 
+import contextlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 
 import torch
 from torch import Tensor
@@ -20,7 +22,10 @@ from lorax.transfer.align import Alignment
 from lorax.transfer.atc import combine, cost_matrix
 from lorax.transfer.match import Matching, match_layers
 from lorax.transfer.types import Atc, LayerMatch, LayerScore, Progress, no_progress
+from lorax.workers import in_order
 
+GroupKey = tuple[Component, str, tuple[int, ...]]
+"""Component, role and shape."""
 COARSE = {"F16": 2**-10, "BF16": 2**-7, "F8_E4M3": 2**-3, "F8_E5M2": 2**-2}
 """Relative rounding of a stored number by safetensors dtype."""
 
@@ -94,39 +99,97 @@ def score_matches(
     """
     partner = {m.target: source.layers[m.source] for m in matches}
     theirs, ours = group_layers(source, [*sources, *(m.source for m in matches)]), group_layers(target, [*targets, *partner])
-    total = sum(map(len, ours.values()))
-    scores: dict[LayerId, LayerScore] = {}
-    costs: list[tuple[Tensor, Tensor]] = []
-    done = 0
+    pairs: list[_Pair] = []
     for key, group in ours.items():
         rank = group_rank(group[0], k_sim)
-        left: list[Leading] = []
-        right: dict[LayerId, Leading] = {}
-        for layer in group:
-            progress("comparing the two bases", done, total)
-            done += 1
-            weight, other = read_matrix(target, layer, device), partner.get(layer.id)
-            if other is None or (alignment is None and other.shape != layer.shape):
-                left += [compute_leading(weight, rank)] if rank else []
-                continue
-            theirs_here = read_matrix(source, other, device)
-            if alignment is not None:
-                theirs_here = alignment.carry_matrix(layer.id, theirs_here)
-            pair = theirs_here, weight
-            same = equal_as_stored(*pair, (source.stored_dtype(other), target.stored_dtype(layer)))
-            if rank:
-                right[other.id] = compute_leading(pair[0], rank)
-                left.append(right[other.id] if same else compute_leading(weight, rank))
-            score = score_pair(*pair, same, right[other.id] if rank else None, left[-1] if rank else None)
-            scores[layer.id] = score if alignment is None else replace(score, chance_cosine=alignment.chance(layer.id))
-        if rank:
-            rest = [layer for layer in theirs.get(key, []) if layer.id not in right]
-            right |= {layer.id: compute_leading(read_matrix(source, layer, device), rank) for layer in rest}
-            costs.append(cost_matrices(list(right.values()), left))
-    return Scores(scores, combine(costs))
+        here = [_Pair(key, layer, _fitting(layer, partner.get(layer.id), alignment), rank) for layer in group]
+        placed = {pair.theirs.id for pair in here if pair.theirs}
+        pairs += [pair for pair in here if rank or pair.theirs]
+        pairs += [_Pair(key, None, layer, rank) for layer in theirs.get(key, []) if rank and layer.id not in placed]
+    comparison = _Comparison(source, target, device or torch.device("cpu"), alignment)
+    return comparison.of(pairs, progress)
 
 
-GroupKey = tuple[Component, str, tuple[int, ...]]
+def _fitting(layer: Layer, other: Layer | None, alignment: Alignment | None) -> Layer | None:
+    return other if other is not None and (alignment is not None or other.shape == layer.shape) else None
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """A layer of the target and its counterpart; either may be missing."""
+
+    group: GroupKey
+    ours: Layer | None
+    theirs: Layer | None
+    rank: int
+    """At which similarity is taken; 0: not at all."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Compared:
+    """What is kept of a pair."""
+
+    ours: Leading | None
+    theirs: Leading | None
+    score: LayerScore | None
+
+
+@dataclass(frozen=True, eq=False)
+class _Comparison:
+    """Two bases, compared layer by layer, several at a time."""
+
+    source: Checkpoint
+    target: Checkpoint
+    device: torch.device
+    alignment: Alignment | None
+
+    def of(self, pairs: Sequence[_Pair], progress: Progress) -> Scores:
+        """Scores of all pairs; leading subspaces are kept for one group at a time."""
+        scores: dict[LayerId, LayerScore] = {}
+        costs: list[tuple[Tensor, Tensor]] = []
+        done = 0
+        with contextlib.closing(in_order(pairs, self.read, self.compare, nbytes, self.device)) as stream:
+            for _, group in groupby(pairs, lambda pair: pair.group):
+                found: list[_Compared] = []
+                for pair in group:
+                    progress("comparing the two bases", done, len(pairs))
+                    found.append(next(stream))
+                    done += 1
+                    if pair.ours is not None and (score := found[-1].score) is not None:
+                        scores[pair.ours.id] = score
+                sources, targets = [c.theirs for c in found if c.theirs], [c.ours for c in found if c.ours]
+                if targets:
+                    costs.append(cost_matrices(sources, targets))
+        return Scores(scores, combine(costs))
+
+    def read(self, pair: _Pair) -> tuple[Tensor | None, Tensor | None]:
+        """The weights as matrices, ours first."""
+        sides = (self.target, pair.ours), (self.source, pair.theirs)
+        ours, theirs = (None if layer is None else flatten_weight(base.read(layer)).to(self.device) for base, layer in sides)
+        return ours, theirs
+
+    def compare(self, pair: _Pair, weights: tuple[Tensor | None, Tensor | None]) -> _Compared:
+        ours, theirs = weights
+        if pair.ours is None or pair.theirs is None or ours is None or theirs is None:
+            return _Compared(leading(ours, pair.rank), leading(theirs, pair.rank), None)
+        if self.alignment is not None:
+            theirs = self.alignment.carry_matrix(pair.ours.id, theirs)
+        same = equal_as_stored(theirs, ours, (self.source.stored_dtype(pair.theirs), self.target.stored_dtype(pair.ours)))
+        b = leading(theirs, pair.rank)
+        a = b if same else leading(ours, pair.rank)
+        score = score_pair(theirs, ours, same, b, a)
+        if self.alignment is not None:
+            score = replace(score, chance_cosine=self.alignment.chance(pair.ours.id))
+        return _Compared(a, b, score)
+
+
+def nbytes(pair: _Pair) -> int:
+    """Of the pair's weights in fp32."""
+    return sum(4 * layer.out_features * layer.in_features for layer in (pair.ours, pair.theirs) if layer is not None)
+
+
+def leading(weight: Tensor | None, rank: int) -> Leading | None:
+    return compute_leading(weight, rank) if weight is not None and rank else None
 
 
 def group_layers(base: Checkpoint, ids: Iterable[LayerId]) -> dict[GroupKey, list[Layer]]:
@@ -137,10 +200,6 @@ def group_layers(base: Checkpoint, ids: Iterable[LayerId]) -> dict[GroupKey, lis
         if measurable(layer):
             groups[i.component, layer.spec.role, layer.shape].append(layer)
     return groups
-
-
-def read_matrix(base: Checkpoint, layer: Layer, device: torch.device | None) -> Tensor:
-    return flatten_weight(base.read(layer)).to(device)
 
 
 def cost_matrices(sources: Sequence[Leading], targets: Sequence[Leading]) -> tuple[Tensor, Tensor]:
