@@ -10,12 +10,13 @@ import torch
 
 from converter.samples import TINY, Widths, pruned, relative, sample_checkpoint
 from converter.samples.widths import layer_shapes
-from lorax.archs import by_name
+from lorax.archs import by_name, detect
 from lorax.formats import write_adapter
 from lorax.layers import Component, LayerId, LayerKind, LayerSpec
 from lorax.linalg import Factors
 from lorax.safefile import write_safetensors
-from lorax.structure import Arch
+from lorax.structure import Arch, UNetStructure
+from lorax.structure.blocks import down_stage, up_stage
 
 MEDIUM = Widths(channels=(16, 32, 48, 48), groups=8, text1=16, text2=24, vocabulary=16)
 """Wide enough for similarity at a rank over 1."""
@@ -77,4 +78,11 @@ def write_lora(path: Path, family: Family, **kwargs: object) -> Path:
     return path
 
 
-__all__ = ["MEDIUM", "TINY", "Component", "Family", "is_attention", "random_lora", "write_family", "write_lora"]
+def two_levels() -> Arch:
+    """A pruning of SD1 that has no name: fewer levels than any that has, and a middle block, which the smallest of those lacks."""
+    down = down_stage(1), down_stage(1, sampler=False, widens=True)
+    unet = UNetStructure(down, 2, 1, (up_stage(1, 1), up_stage(1, 1, sampler=False)), linear_projection=False, added_embedding=False)
+    return detect(unet, by_name("sd1").text)
+
+
+__all__ = ["MEDIUM", "TINY", "Component", "Family", "is_attention", "random_lora", "two_levels", "write_family", "write_lora"]

@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from lorax import read_adapter
-from lorax.safefile import open_tensors
-from tests.families import Family, write_lora
+from converter.samples import TINY, sample_checkpoint
+from converter.samples.widths import layer_shapes
+from lorax import Factors, read_adapter, write_adapter
+from lorax.safefile import open_tensors, write_safetensors
+from tests.families import Family, two_levels, write_lora
 
 Call = Callable[..., tuple[int, str, str]]
 CallJson = Callable[..., dict[str, Any]]
@@ -42,6 +45,16 @@ def test_the_output_is_a_lora_for_the_target(lora: Path, sd1: Family, call: Call
     assert adapter.metadata["ss_output_name"] == "style-pruned"
     assert adapter.metadata["ss_sd_model_name"].startswith("pruned")
     assert adapter.unmatched == ()
+
+
+def test_without_a_source_the_targets_own_layout_counts(tmp_path: Path, call_json: CallJson):
+    arch = two_levels()
+    write_safetensors(tmp_path / "base.safetensors", sample_checkpoint(arch, widths=TINY), {})
+    shapes = {i: s for i, s in layer_shapes(arch, TINY).items() if "attn" in i.path}
+    modules = {i: Factors(torch.ones(s[0], 1), torch.ones(1, s[1])) for i, s in shapes.items()}
+    write_adapter(tmp_path / "its-own.safetensors", modules, arch, shapes=shapes, metadata={})
+    told = call_json("transfer", tmp_path / "its-own.safetensors", "--target", tmp_path / "base.safetensors")
+    assert (told["modules_out"], told["unmatched"]) == (len(shapes), [])
 
 
 def test_projection_and_ranks_reach_the_file(lora: Path, sd1: Family, call_json: CallJson, tmp_path: Path):

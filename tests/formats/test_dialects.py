@@ -11,12 +11,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lorax.adapter import Adapter, Decomposed, LowRank
-from lorax.archs import ARCHS, by_name, detect, family_parent, kohya_name, kohya_names
+from lorax.archs import ARCHS, by_name, family_parent, kohya_name, kohya_names
 from lorax.errors import BaseMismatch
 from lorax.formats import read_adapter, write_adapter
 from lorax.layers import Component, LayerId, LayerKind
-from lorax.structure import Arch, UNetStructure
-from lorax.structure.blocks import down_stage, up_stage
+from tests.families import two_levels
 from tests.formats.made import layer_shapes, random_factors
 
 Q = "down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q"
@@ -193,13 +192,6 @@ def test_family_is_told_from_names_alone(tmp_path: Path, name: str, format: str)
     adapter = read_adapter(tmp_path / "a.safetensors")
     assert adapter.family == arch.family
     assert adapter.modules.keys() == shapes.keys()
-
-
-def two_levels() -> Arch:
-    """A pruning of SD1 that has no name: fewer levels than any that has, and a middle block, which the smallest of those lacks."""
-    down = down_stage(1), down_stage(1, sampler=False, widens=True)
-    unet = UNetStructure(down, 2, 1, (up_stage(1, 1), up_stage(1, 1, sampler=False)), linear_projection=False, added_embedding=False)
-    return detect(unet, by_name("sd1").text)
 
 
 def test_the_likely_architecture_places_what_no_known_one_does(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 ``LORAX_A1111``          its folder (with launch.py)
 ``LORAX_A1111_PYTHON``   the interpreter with its packages (default: its own venv, else this one)
 ``LORAX_A1111_MODELS``   folder with the checkpoints a, b (each with a .yaml beside it), same_a, same_b (the same weights without), and
-                         perhaps xl_a and xl_b: small ones, a picture should take a second
+                         perhaps xl_a and xl_b and those of a1111/test_a1111_layouts.py: small ones, a picture should take a second
 ``LORAX_A1111_DATA``     where data folders are made (default: the system's temporary folder)
 
 Other variables reach the WebUI as they are (``HF_HOME``, ``TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD`` …).

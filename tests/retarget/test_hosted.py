@@ -11,16 +11,14 @@ import torch
 from converter.samples import TINY, block_map, sample_checkpoint
 from lorax import open_checkpoint, read_adapter
 from lorax.adapter import Offset
-from lorax.archs import by_name, detect
+from lorax.archs import by_name
 from lorax.formats import write_adapter
 from lorax.hosts.base import Carried, KnownBase, RetargetOptions, Wish
 from lorax.layers import Component, LayerId, LayerKind, LayerSpec
 from lorax.linalg import Factors
 from lorax.retarget import Folders, Retargeter
 from lorax.safefile import open_tensors, write_safetensors
-from lorax.structure import UNetStructure
-from lorax.structure.blocks import down_stage, up_stage
-from tests.families import Family, random_lora
+from tests.families import Family, random_lora, two_levels
 
 NORM = LayerId(Component.UNET, "mid_block.attentions.0.norm")
 SCALE = LayerId(Component.UNET, "up_blocks.1.resnets.2.norm1")
@@ -102,9 +100,7 @@ def test_offsets_follow_their_blocks(tmp_path: Path, sd1: Family, carry: Carry, 
 
 def test_a_base_of_its_own_layout_takes_all_that_was_made_for_it(tmp_path: Path, carry: Carry) -> None:
     """No known architecture has these blocks; a source is not told."""
-    down = down_stage(1), down_stage(1, sampler=False, widens=True)
-    unet = UNetStructure(down, 2, 1, (up_stage(1, 1), up_stage(1, 1, sampler=False)), linear_projection=False, added_embedding=False)
-    arch = detect(unet, by_name("sd1").text)
+    arch = two_levels()
     write_safetensors(tmp_path / "base.safetensors", sample_checkpoint(arch, widths=TINY), {})
     with open_checkpoint(tmp_path / "base.safetensors") as base:
         assert base.arch == arch

@@ -1,7 +1,7 @@
 """The other base models that the WebUI loads: SD2, SDXL at its full depth, SSD-1B, and an SD1 with fewer blocks.
 
 Small ones of these layouts lie in the bench's folder, each with a .yaml, or the test is skipped: sd2_a, sd2_b; deep_a (SDXL), ssd_a
-and ssd_b (SSD-1B, of deep_a's blocks); bk_a and bk_b (BK-SDM base with its blocks numbered through, of a's blocks).
+(SSD-1B, of deep_a's blocks, with SDXL's .yaml); bk_a and bk_b (BK-SDM base with its blocks numbered through, of a's blocks).
 """
 
 from __future__ import annotations
