@@ -28,12 +28,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     from benchmarks.quality.evaluate import Choice, Evaluation
     from benchmarks.quality.report import write_report
     from benchmarks.quality.rows import Results
+    from benchmarks.quality.showcase import write_grids
 
     results = Results(arguments.results)
     if not arguments.report_only:
-        workshop = Workshop(arguments.work / "full", FULL, say())
-        choice = Choice(arguments.family, arguments.seed, arguments.kind, arguments.style, arguments.column)
-        Evaluation(workshop, results, say()).run(choice)
+        evaluation = Evaluation(Workshop(arguments.work / "full", FULL, say()), results, say())
+        if arguments.grids:
+            write_grids(evaluation, arguments.results)
+        else:
+            evaluation.run(Choice(arguments.family, arguments.seed, arguments.kind, arguments.style, arguments.column))
     write_report(results, arguments.results)
     return 0
 
@@ -50,6 +53,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--style", nargs="+", default=list(TABLE_STYLES))
     made.add_argument("--column", nargs="+", help="by default every column that can be filled")
     made.add_argument("--report-only", action="store_true", help="write tables and plots from the rows that are there")
+    made.add_argument("--grids", action="store_true", help="draw the sample grids of the documentation instead")
     made.add_argument("--threads", type=int, default=1, help="the models are small: more than one or two do not help")
     return made
 

@@ -119,14 +119,15 @@ class Evaluation:
             deltas = None if made.deltas is None else {i: scale * d for i, d in made.deltas.items()}
             return replace(made, deltas=deltas)
         if column == "distill":
-            return self._distilled(members, kind, style, path)
+            return self.distilled(members, kind, style, path)
         return COLUMNS[column](pair, path)
 
     def _home(self, member: Member) -> Member:
         """The stranger is the same for all seeds, and so are its adapters."""
         return replace(member, seed=99) if member.name == "independent" else member
 
-    def _distilled(self, members: tuple[Member, Member], kind: Kind, style: str, path: Path) -> Column:
+    def distilled(self, members: tuple[Member, Member], kind: Kind, style: str, path: Path) -> Column:
+        """``--method distill`` on the two models' own samples of the captions."""
         from lorax.train.distill import DistillSettings, distill
 
         source, target = (self.workshop.model(m) for m in members)
@@ -164,7 +165,7 @@ class Evaluation:
             if not (sampled and self.effort.samples):
                 return row
             caption = torch.randint(0, EMPTY, (self.effort.samples,), generator=torch.Generator().manual_seed(5))
-            latents = self.stage.sample(unet, caption, xl, seed=11)
+            latents = self.stage.sample(unet, caption, xl, seed=11, steps=12)
         opinion = self.judge.opinion(self.stage, latents, caption, target.domain, style)
         return replace(row, style_accuracy=opinion.style, content=opinion.content, frechet=opinion.frechet)
 

@@ -52,10 +52,10 @@ class Effort:
     base_pictures: int = 6144
     style_pictures: int = 1536
     held_out: int = 256
-    samples: int = 96
+    samples: int = 64
 
 
-FULL = Effort(vae=1000, source=800, independent=800, finetune=450, distil=400, adapter=100, judge=600, distill_adapter=100)
+FULL = Effort(vae=1000, source=800, independent=800, finetune=450, distil=400, adapter=100, judge=600, distill_adapter=60)
 CI = Effort(
     vae=200,
     source=350,
@@ -117,6 +117,10 @@ class Workshop:
             encoders = self.stage.encoders(member.shape.xl)
             write_model(path, member.shape, unet, self.stage.vae, self.stage.tokenizer, encoders)
         return path
+
+    def has(self, member: Member) -> bool:
+        """Whether the member was made already."""
+        return (self.folder / f"{member.family}-{member.seed}" / f"{member.name}.safetensors").exists()
 
     def unet(self, member: Member) -> Any:
         """The member's UNet, kept in memory."""
