@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from benchmarks.quality.adapters import Kind
-from benchmarks.quality.columns import available
 from benchmarks.quality.evaluate import Choice, Evaluation
 from benchmarks.quality.family import CI, Say, Workshop
 from benchmarks.quality.rows import Key, Results, Row
@@ -45,8 +44,7 @@ def ranking(rows: Mapping[Key, Row]) -> Iterator[Check]:
     native = difference(rows, NATIVE, "project", "copy")
     kept = native is not None and native.mean >= -0.08 - native.sd
     yield "a native adapter survives its projection", kept, _shown(native)
-    if "align" in available():
-        yield _at_least("alignment beats the index map where the width differs", difference(rows, WIDTH, "align", "index map"), 0.0)
+    yield _at_least("alignment beats the index map where the width differs", difference(rows, WIDTH, "align", "index map"), 0.0)
     refused = [row for row in rows.values() if row.target == "independent" and row.column == "auto"]
     told = all(row.loss is None and row.verdict == "not transferable" for row in refused)
     yield "an independent training is refused", bool(refused) and told, f"{len(refused)} adapters"
@@ -60,12 +58,8 @@ def _parts() -> Iterator[tuple[tuple[tuple[str, str, str], ...], tuple[Kind, ...
     """(pairs, kinds, columns)"""
     columns = ("none", "by name", "copy", "project", "auto", "trained")
     yield (("sd", "source", "blocks"),), ("lora", "lorax"), columns
-    yield (("sd", "source", "width"),), ("lora",), tuple(c for c in ("none", "index map", "align", "auto", "trained") if c in _known())
+    yield (("sd", "source", "width"),), ("lora",), ("none", "index map", "align", "auto", "trained")
     yield (("sd", "source", "independent"),), ("lora",), ("auto",)
-
-
-def _known() -> set[str]:
-    return {*available(), "none", "trained"}
 
 
 def _at_least(what: str, found: Cell | None, least: float) -> Check:

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
 
-import torch
 from torch import Tensor
 
 from benchmarks.quality.adapters import Deltas, K
@@ -29,10 +27,6 @@ from lorax import (
     relate,
     run_plan,
 )
-from lorax.transfer.types import Method
-
-METHODS: tuple[str, ...] = get_args(Method)
-"""What the project offers at this commit; columns for methods that it lacks stay empty and are filled by a later run."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,14 +140,3 @@ COLUMNS: Mapping[str, Callable[[Pair, Path], Column]] = {
 """Those that take weights alone; `none`, `trained` and `distill` need models."""
 SCALES = (0.5, 0.75)
 """The α of the control copy × α."""
-
-
-def available() -> tuple[str, ...]:
-    """Columns that the project can fill at this commit."""
-    return tuple(name for name in COLUMNS if name != "align" or "align" in METHODS)
-
-
-def relative_difference(a: Deltas, b: Deltas) -> float:
-    """‖a − b‖ / ‖b‖ over all layers; for tests."""
-    top = sum(float((a[i] - b[i]).square().sum()) for i in b if i in a)
-    return (top / sum(float(d.square().sum()) for d in b.values())) ** 0.5 if b else torch.inf

@@ -11,13 +11,13 @@ from torch import Tensor
 
 from benchmarks.quality.adapters import KINDS, Deltas, Kind, applied
 from benchmarks.quality.captions import EMPTY
-from benchmarks.quality.columns import COLUMNS, SCALES, Column, Pair, available, own_deltas
+from benchmarks.quality.columns import COLUMNS, SCALES, Column, Pair, own_deltas
 from benchmarks.quality.family import Member, Say, Workshop
 from benchmarks.quality.judge import Judge, make_judge
 from benchmarks.quality.pictures import CAPTIONS, TABLE_STYLES
 from benchmarks.quality.rows import Relatedness, Results, Row
 from benchmarks.quality.stage import STEPS, Batch
-from lorax import Factors, open_checkpoint, read_adapter
+from lorax import Factors, open_checkpoint, read_adapter, relate
 
 PAIRS = (
     ("sd", "source", "blocks"),
@@ -67,7 +67,7 @@ class Evaluation:
         """Fill every chosen cell that is empty."""
         for family, seed, source, target, kind in choice.cells():
             members = Member(family, seed, source), Member(family, seed, target)
-            wanted = choice.columns or (*available(), *(f"copy × {a}" for a in SCALES), "none", "trained", *_distilling())
+            wanted = choice.columns or (*COLUMNS, *(f"copy × {a}" for a in SCALES), "none", "trained", "distill")
             todo = [(style, [c for c in wanted if self._open(members, style, kind, c)]) for style in choice.styles]
             if not any(columns for _, columns in todo):
                 continue
@@ -208,11 +208,11 @@ class Evaluation:
         if key in self.results.pairs():
             return
         adapter = read_adapter(self.workshop.adapter(source, kind, style), pair.source.arch)
-        scores = pair.relation(adapter).scores
-        values = list(scores.layers.values())
+        relation = relate(pair.source, pair.target, sorted(adapter.modules), method="align")
+        values, atc = list(relation.scores.layers.values()), relation.scores.atc
         rho = [s.cosine for s in values if s.cosine is not None]
         similarity = [s.similarity for s in values if s.similarity is not None]
-        atc = scores.atc
+        aligned = relation.aligned.scores.layers.values() if relation.aligned else ()
         self.results.add(
             Relatedness(
                 *key,
@@ -220,15 +220,9 @@ class Evaluation:
                 similarity=_mean(similarity),
                 atc=None if atc is None else (atc.left + atc.right) / 2,
                 atc_balanced=None if atc is None else (atc.balanced_left + atc.balanced_right) / 2,
+                aligned_rho=_mean([s.relation for s in aligned if s.relation is not None]),
             )
         )
-
-
-def _distilling() -> tuple[str, ...]:
-    """The column of ``--method distill`` where the project has it."""
-    from importlib.util import find_spec
-
-    return ("distill",) if find_spec("lorax.train.distill") else ()
 
 
 def _mean(values: Sequence[float]) -> float | None:

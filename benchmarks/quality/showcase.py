@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from benchmarks.quality.columns import COLUMNS, Pair, available, own_deltas
+from benchmarks.quality.columns import COLUMNS, Pair, own_deltas
 from benchmarks.quality.evaluate import Evaluation
 from benchmarks.quality.family import Member, Workshop
 from benchmarks.quality.grids import draw_grid, samples
@@ -45,8 +45,8 @@ def _columns(evaluation: Evaluation, source: Member, target: Member, style: str)
         yield f"+ LoRA\n({style})", samples(workshop, source, own_deltas(path, pair.source), CAPTIONS)
         yield "target", samples(workshop, target, None, CAPTIONS)
         for name in ("by name", "copy", "align", "auto"):
-            made = COLUMNS[name](pair, path) if name in available() else None
-            if made is not None and made.deltas is not None:
+            made = COLUMNS[name](pair, path)
+            if made.deltas is not None:
                 title = f"auto:\n{made.note}" if name == "auto" else name
                 yield title, samples(workshop, target, made.deltas, CAPTIONS)
         distilled = evaluation.distilled((source, target), "lora", style, path)
