@@ -18,6 +18,7 @@ _OWN = """
 &{color:var(--ink);font-size:15px;line-height:1.5;overflow-wrap:anywhere}
 &:empty{display:none}
 & p{max-width:74ch;margin:0 0 10px;color:inherit}
+& h1{font-size:24px;font-weight:650;letter-spacing:-.015em;margin:8px 0 2px;color:var(--ink)}
 & h2{font-size:17px;line-height:1.3;font-weight:600;margin:26px 0 6px;color:var(--ink)}
 & h3{font-size:15px;font-weight:600;margin:18px 0 4px;color:var(--ink)}
 & .soft{color:var(--soft)}
@@ -32,6 +33,9 @@ _OWN = """
 & th,& td{border-width:0 0 1px;background:none;color:var(--ink)}
 & th{color:var(--soft)}
 & tr,& thead,& tbody{border:0;background:none}
+& .side{display:flex;flex-wrap:wrap;gap:0 56px}
+& .side section{flex:0 1 auto;min-width:0;max-width:100%}
+& .side p{max-width:56ch}
 & summary{font-size:14.5px}
 & svg{display:block}
 & .chip{line-height:1.6}

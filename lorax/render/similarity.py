@@ -93,8 +93,12 @@ def similarity_body(report: SimilarityReport) -> Markup:
     return join(
         verdict_card(title, tone, sentence),
         tiles(*(tile(value, name, meaning) for name, value, meaning in _numbers(report))),
-        section("Layer by layer", paragraph(HOW_TO_READ, quiet=True), figure) if scored else "",
-        block_map_section(report.matching.units, _lost(report)),
+        tag(
+            "div",
+            section("Layer by layer", paragraph(HOW_TO_READ, quiet=True), figure) if scored else "",
+            block_map_section(report.matching.units, _lost(report)),
+            class_="side",
+        ),
         _layer_table(report),
     )
 

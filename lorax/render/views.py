@@ -30,7 +30,7 @@ def hatch() -> str:
 
 def error_view(line: str) -> str:
     """An error, in its one line."""
-    return view(tag("div", tag("b", "Not done. "), words.sentence(line), class_="error", role="alert"))
+    return view(tag("div", tag("b", "Not done. "), line if line.endswith((".", "?")) else f"{line}.", class_="error", role="alert"))
 
 
 def told_view(line: str) -> str:

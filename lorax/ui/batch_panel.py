@@ -15,14 +15,14 @@ from lorax.ui.batching import carry_all
 from lorax.ui.choices import AUTO, options_from
 from lorax.ui.compat import quick
 from lorax.ui.option_fields import fields
-from lorax.ui.running import Runner, controls
+from lorax.ui.running import Part, Runner, controls
 from lorax.ui.transfer_panel import sources
 from lorax.ui.transferring import Transfers
 from lorax.ui.workplace import Workplace
 
 
-def add(place: Workplace, transfers: Transfers, runner: Runner) -> list[tuple[Any, Any]]:
-    """Add the panel to the page. Gives its lists with what fills them, for Refresh."""
+def add(place: Workplace, transfers: Transfers, runner: Runner) -> Part:
+    """Add the panel to the page."""
     with gr.Row(elem_classes="lorax-columns"):
         with gr.Column(scale=2, min_width=320):
             adapters = gr.Dropdown(
@@ -57,8 +57,10 @@ def add(place: Workplace, transfers: Transfers, runner: Runner) -> list[tuple[An
             yield (rows_view(rows, len(names) * len(chosen)),)
 
     quick(everything.click, lambda: gr.update(value=list(place.adapters())), [], [adapters])
-    runner.connect(shown, work, [adapters, source, targets, resume, *options], [table])
-    return [(adapters, lambda: list(place.adapters())), (source, lambda: sources(place)), (targets, lambda: list(place.bases()))]
+    written = runner.connect(shown, work, [adapters, source, targets, resume, *options], [table])
+    return Part(
+        [(adapters, lambda: list(place.adapters())), (source, lambda: sources(place)), (targets, lambda: list(place.bases()))], [written]
+    )
 
 
 EMPTY = (

@@ -5,18 +5,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import gradio as gr
 
 from lorax.transfer.types import Progress
 from lorax.ui.comparing import compare
-from lorax.ui.running import Runner, controls
+from lorax.ui.running import Part, Runner, controls
 from lorax.ui.workplace import Workplace
 
 
-def add(place: Workplace, runner: Runner) -> list[tuple[Any, Any]]:
-    """Add the panel to the page. Gives its lists with what fills them, for Refresh."""
+def add(place: Workplace, runner: Runner) -> Part:
+    """Add the panel to the page."""
     names = gr.Dropdown(
         list(place.bases()),
         multiselect=True,
@@ -33,4 +32,4 @@ def add(place: Workplace, runner: Runner) -> list[tuple[Any, Any]]:
             yield (view,)
 
     runner.connect(shown, work, [names, every], [result])
-    return [(names, lambda: list(place.bases()))]
+    return Part([(names, lambda: list(place.bases()))])

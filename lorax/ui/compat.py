@@ -36,7 +36,9 @@ def nothing() -> Any:
 def blocks(title: str, css: str | None = None) -> gr.Blocks:
     """An empty page or tab, that tells nobody that it was opened; on a page of its own with the system's fonts."""
     theme = (
-        gr.themes.Default("teal", "cyan", "slate", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
+        gr.themes.Default(
+            primary_hue="teal", neutral_hue="slate", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
+        )
         if css
         else None
     )

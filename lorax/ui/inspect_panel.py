@@ -5,18 +5,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import gradio as gr
 
 from lorax.transfer.types import Progress
 from lorax.ui.inspecting import inspect, names
-from lorax.ui.running import Runner, controls
+from lorax.ui.running import Part, Runner, controls
 from lorax.ui.workplace import Workplace
 
 
-def add(place: Workplace, runner: Runner) -> list[tuple[Any, Any]]:
-    """Add the panel to the page. Gives its lists with what fills them, for Refresh."""
+def add(place: Workplace, runner: Runner) -> Part:
+    """Add the panel to the page."""
     name = gr.Dropdown(names(place), label="File", info="Any adapter or checkpoint.", elem_id="lorax_inspect_name")
     hashed = gr.Checkbox(label="With hashes", info="sha256 and the WebUI's old short hash; the whole file is read for them.")
     shown = controls("inspect", "Inspect")
@@ -26,4 +25,4 @@ def add(place: Workplace, runner: Runner) -> list[tuple[Any, Any]]:
         yield (inspect(place, chosen, with_hashes, progress),)
 
     runner.connect(shown, work, [name, hashed], [result])
-    return [(name, lambda: names(place))]
+    return Part([(name, lambda: names(place))])

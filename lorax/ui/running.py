@@ -45,7 +45,20 @@ def controls(name: str, label: str) -> Controls:
     return Controls(start, cancel, bar, message)
 
 
+@dataclass(frozen=True)
+class Part:
+    """A panel that was added to a page."""
+
+    lists: Sequence[tuple[Any, Callable[[], list[str]]]]
+    """Its lists of files, and what fills them."""
+    written: Sequence[Any] = ()
+    """The events after which there may be new files."""
+
+
 class Runner(Protocol):
+    after: str
+    """JavaScript for when there are new files, or empty."""
+
     def connect(self, shown: Controls, work: Work, inputs: Sequence[Any], outputs: Sequence[Any]) -> Any:
         """Let the buttons start and stop `work`. Gives the event, for what comes after it."""
         ...
@@ -53,6 +66,8 @@ class Runner(Protocol):
 
 class OwnRunner:
     """For a page of our own: one job at a time, in a thread, looked at by a handler that streams."""
+
+    after = ""
 
     def __init__(self) -> None:
         self._job: Job | None = None
@@ -86,6 +101,8 @@ class OwnRunner:
 
 class HostRunner:
     """In a WebUI: waits its turn among the pictures, and has their progress bar, remaining time and Interrupt."""
+
+    after = "() => gradioApp().querySelectorAll('[id*=lora][id$=_extra_refresh_internal]').forEach(button => button.click())"
 
     def connect(self, shown: Controls, work: Work, inputs: Sequence[Any], outputs: Sequence[Any]) -> Any:
         def handler(_task: str, *values: Any) -> Sequence[Any]:

@@ -8,10 +8,11 @@ from typing import Any
 
 import gradio as gr
 
-from lorax.render.views import hatch
+from lorax.render.markup import tag
+from lorax.render.views import hatch, view
 from lorax.ui import batch_panel, compare_panel, inspect_panel, transfer_panel
-from lorax.ui.compat import blocks, quick
-from lorax.ui.running import Runner
+from lorax.ui.compat import blocks, quick, script
+from lorax.ui.running import Part, Runner
 from lorax.ui.transferring import Transfers
 from lorax.ui.workplace import Workplace
 
@@ -21,20 +22,29 @@ def build(place: Workplace, runner: Runner, css: str | None = None) -> gr.Blocks
     transfers = Transfers(place)
     with blocks("LoRA-X", css) as page:
         gr.HTML(hatch())
+        if css:
+            gr.HTML(view(tag("h1", "LoRA-X"), tag("p", "Carry a LoRA to another checkpoint: no training, no data.", class_="soft")))
+        parts: list[Part] = []
         with gr.Tabs(elem_id="lorax_panels"):
             with gr.TabItem("Transfer", elem_id="lorax_panel_transfer"):
-                lists = transfer_panel.add(place, transfers, runner)
+                parts.append(transfer_panel.add(place, transfers, runner))
             with gr.TabItem("Batch", elem_id="lorax_panel_batch"):
-                lists += batch_panel.add(place, transfers, runner)
+                parts.append(batch_panel.add(place, transfers, runner))
             with gr.TabItem("Compare", elem_id="lorax_panel_compare"):
-                lists += compare_panel.add(place, runner)
+                parts.append(compare_panel.add(place, runner))
             with gr.TabItem("Inspect", elem_id="lorax_panel_inspect"):
-                lists += inspect_panel.add(place, runner)
+                parts.append(inspect_panel.add(place, runner))
         refresh = gr.Button("Look for new files", size="sm", elem_id="lorax_refresh")
+        lists = [each for part in parts for each in part.lists]
 
         def look_again() -> list[Any]:
             place.list_again()
             return [gr.update(choices=fill()) for _, fill in lists]
 
-        quick(refresh.click, look_again, [], [component for component, _ in lists])
+        shown = [component for component, _ in lists]
+        quick(refresh.click, look_again, [], shown)
+        for written in (event for part in parts for event in part.written):
+            after = quick(written.then, look_again, [], shown)
+            if runner.after:
+                after.then(None, **script(runner.after))
     return page
