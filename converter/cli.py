@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from converter import arguments as a
-from converter import distill_options
+from converter import cache_options, distill_options
 
 THREE_RANKS = """Three ranks, three names: --rank is k, how many of the target's own directions a projection may use;
 --out-rank is r, the size of the LoRA that is written; similarity is measured at a small rank of its own."""
@@ -33,7 +33,7 @@ def build_parser() -> ArgumentParser:
         formatter_class=RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True, title="commands", dest="command")
-    for add in (_inspect, _transfer, _similarity, _to_lorax, _export, _bake, _batch, _demo, _ui):
+    for add in (_inspect, _transfer, _similarity, _to_lorax, _export, _bake, _batch, _cache, _demo, _ui):
         add(commands)
     return parser
 
@@ -225,6 +225,12 @@ def _batch(commands: Any) -> None:
     parser.add_argument("--resume", action="store_true", help="keep results that were made from the same adapter, target and settings")
     _how(parser)
     parser.add_argument("--reports", action="store_true", help="also write an HTML report beside every result")
+    _json(parser)
+
+
+def _cache(commands: Any) -> None:
+    parser = _command(commands, "cache", "cache", "what is kept between runs", cache_options.ABOUT, cache_options.EXAMPLES)
+    cache_options.add_options(parser)
     _json(parser)
 
 

@@ -29,6 +29,9 @@ from lorax.bake import BakeReport
 from lorax.bake import bake as bake_checkpoint
 from lorax.bases import Bases
 from lorax.cache import Cache, default_folder
+from lorax.cachefolder import clear as clear_cache
+from lorax.cachefolder import sizes as cache_sizes
+from lorax.cachefolder import verify as verify_cache
 from lorax.catalog import Catalog
 from lorax.checkpoint import BaseHashes, Checkpoint, open_checkpoint
 from lorax.device import resolve_device
@@ -149,12 +152,14 @@ __all__ = [
     "bake_to_text",
     "base_stem",
     "batch_work",
+    "cache_sizes",
     "cached_bases",
     "carry_out",
     "check_folder",
     "check_names",
     "check_output",
     "checkpoint_to_json",
+    "clear_cache",
     "compute_basis",
     "compute_similarity",
     "copy_sidecars",
@@ -194,6 +199,7 @@ __all__ = [
     "to_sigma",
     "to_svg",
     "to_text",
+    "verify_cache",
     "write_adapter",
     "write_native",
     "write_safetensors",

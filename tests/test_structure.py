@@ -21,7 +21,7 @@ LEVELS: dict[str, int] = {
             ("spectral", "archs", "fileindex"),
             ("adapter", "checkpoint"),
             ("cache", "formats", "tensorindex"),
-            ("bases", "catalog", "library"),
+            ("bases", "cachefolder", "catalog", "library"),
             ("transfer", "bake"),
             ("export",),
             ("render",),
