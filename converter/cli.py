@@ -14,7 +14,9 @@ THREE_RANKS = """Three ranks, three names: --rank is k, how many of the target's
 
 METHODS = """How an adapter gets there:
   auto     what fits: layers with equal weights are copied, a native LoRA-X adapter is projected at its own k, an
-           ordinary LoRA between relatives is copied, and unrelated bases are refused
+           ordinary LoRA between relatives is copied, a target with other widths or another order of channels is
+           aligned, and unrelated bases are refused
+  align    channel by matching channel, as the weights of both bases tell them; a copy where the channels are the same
   project  always through the target's k leading directions (the paper's rule); an ordinary LoRA loses much of itself
   copy     always unchanged: the plain control that everything else is compared with"""
 
@@ -95,7 +97,7 @@ def _transfer(commands: Any) -> None:
 
 def _how(parser: ArgumentParser, *also: str) -> None:
     """Options shared by transfer and batch. also: methods that only one of them has."""
-    parser.add_argument("--method", choices=("auto", "project", "copy", *also), default="auto", help="see above (default: auto)")
+    parser.add_argument("--method", choices=("auto", "align", "project", "copy", *also), default="auto", help="see above (default: auto)")
     parser.add_argument("--rank", metavar="K", type=a.positive, help="k of a projection (default: the adapter's own, else 320)")
     _out_rank(parser, "default: an ordinary LoRA keeps its own; the rest gets 64 or what holds 99 %% of the energy")
     parser.add_argument(

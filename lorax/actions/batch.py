@@ -124,7 +124,9 @@ class _Pair:
                 yield row
         if readable and self.source.arch.family == self.target.arch.family:
             layers = {layer for layers in readable.values() for layer in layers if layer in self.source.layers}
-            self.relation = relate(self.source, self.target, sorted(layers), self.task.settings.device, self.progress)
+            self.relation = relate(
+                self.source, self.target, sorted(layers), self.task.settings.device, self.progress, self.task.settings.method
+            )
         for path in readable:
             row = self._attempt(path, lambda path=path: self._transfer(path))
             if row is not None:

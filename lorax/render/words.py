@@ -12,16 +12,21 @@ from lorax.render.grid import block_of, place
 from lorax.transfer.types import LayerDecision, LayerResult, TransferPlan, TransferReport, TransferSettings
 
 VERDICTS: Mapping[str, tuple[str, str, str]] = {
-    "same base": ("Same base", "good", "Both bases hold the same weights where this adapter acts, so nothing changes for it."),
+    "same base": ("Made for this", "good", "Both bases hold the same weights where this adapter acts, so nothing changes for it."),
     "should work": (
         "Should work",
         "good",
         "The bases are close relatives where this adapter acts; expect it to do on the target what it does on its source.",
     ),
-    "weak": ("Weak", "weak", "The bases are related, but something that matters differs; expect a partial effect and judge it by eye."),
+    "weak": (
+        "Weak: distill it",
+        "weak",
+        "The bases are related, but something that matters differs; weights alone carry a part of the effect, distillation (training on "
+        "the models' own samples) carries more.",
+    ),
     "unchecked": ("Unchecked", "plain", "Nothing could be compared; that names and shapes fit is all that is known."),
     "not transferable": (
-        "Not transferable",
+        "Not transferable by weights",
         "bad",
         "The bases share too little where this adapter acts; whatever is written is an experiment.",
     ),
@@ -29,13 +34,15 @@ VERDICTS: Mapping[str, tuple[str, str, str]] = {
 """Verdict → (headline, tone, one sentence)."""
 
 METHODS: Mapping[str, str] = {
+    "align": "Every delta is carried to those channels of the target that match its own, as the weights of both bases tell them.",
     "project": "Every delta is projected onto the leading singular directions of the target's own weights.",
     "copy": "The adapter's deltas are carried over unchanged, each to the target layer that matches its own.",
     "none": "No layer is carried over.",
-    "mixed": "Some layers are projected onto the target's leading singular directions, others are carried over unchanged.",
+    "mixed": "Some layers are projected onto the target's leading singular directions or carried to the channels that match, others are "
+    "carried over unchanged.",
 }
 
-ACTIONS: Mapping[str, str] = {"project": "projected", "copy": "copied", "skip": "left out"}
+ACTIONS: Mapping[str, str] = {"align": "aligned", "project": "projected", "copy": "copied", "skip": "left out"}
 
 EXPLAIN_ENERGY = "The share of the adapter's squared size that the written file holds; what is missing was cut off or left out."
 EXPLAIN_SIMILARITY = "How much the two bases' leading directions agree, over chance: 0 is as good as unrelated, 1 identical."

@@ -58,14 +58,15 @@ class Relations:
     )
 
     def between(
-        self, key: Hashable, source: Checkpoint, target: Checkpoint, adapter: Adapter, device: str, progress: Progress
+        self, pair: Hashable, source: Checkpoint, target: Checkpoint, adapter: Adapter, settings: TransferSettings, progress: Progress
     ) -> Relation:
-        """key: what tells the pair of bases from every other."""
+        """pair: what tells the pair of bases from every other."""
+        key = pair, settings.method
         layers = frozenset(i for i in adapter.modules if i in source.layers)
         known, relation = self._known.get(key, (frozenset[LayerId](), None))
         if relation is None or not layers <= known:
             ordered = [i for i in source.layers if i in layers]
-            relation = relate(source, target, ordered, device, progress)
+            relation = relate(source, target, ordered, settings.device, progress, settings.method)
             self._known[key] = layers, relation
         self._known.move_to_end(key)
         while len(self._known) > self.limit:
@@ -96,7 +97,7 @@ def planned(job: Job, relations: Relations, progress: Progress) -> Generator[Pla
             adapter = read_adapter(job.adapter, source.arch)
             related = adapter.family == source.arch.family == target.arch.family
             key = str(job.source_sha256), job.target_sha256, *job.beside_sha256
-            relation = relations.between(key, source, target, adapter, job.settings.device, progress) if related else None
+            relation = relations.between(key, source, target, adapter, job.settings, progress) if related else None
             yield Planned(adapter, source, target, plan_transfer(adapter, source, target, job.settings, relation, progress))
 
 
@@ -143,7 +144,7 @@ def losses(done: Done) -> list[str]:
 def summarise(job: Job, report: TransferReport) -> str:
     """One line: what was done, from where, how much of it is there, and what to expect."""
     plan, kept = report.plan, report.energy_kept
-    done = {"copy": "copied", "project": "projected", "mixed": "copied and projected"}.get(plan.method, plan.method)
+    done = {"align": "aligned", "copy": "copied", "project": "projected", "mixed": "copied and projected"}.get(plan.method, plan.method)
     source = f"from {job.source.name} ({job.source_reason})" if job.source else f"({job.source_reason})"
     energy = "" if kept is None else f", {kept:.0%} of the energy"
     return (

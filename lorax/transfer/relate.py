@@ -14,6 +14,9 @@ from lorax.transfer.score import Scores, score_matches
 from lorax.transfer.types import Method, Progress, no_progress
 from lorax.transfer.verdict import CLOSE_COSINE, model_cosine
 
+MARGIN = 0.05
+"""Mean gain in ρ̂ for which channels are taken as found and not as stored; equal channels gain nothing."""
+
 
 @dataclass(frozen=True, eq=False)
 class Aligned:
@@ -84,12 +87,10 @@ def alignment_may_help(source: Checkpoint, target: Checkpoint, relation: Relatio
 
 
 def better_aligned(relation: Relation) -> bool:
-    """Whether the channels that were found explain the weights better than the stored order does."""
+    """Whether the channels that were found explain the weights better than the stored order does, where that means anything."""
     if relation.aligned is None:
         return False
-    found, stored = model_cosine(relation.aligned.scores.layers), model_cosine(relation.scores.layers)
-    return found is not None and (stored is None or found > stored + MARGIN)
-
-
-MARGIN = 0.05
-"""Gain in ρ̂ for which channels are reordered; equal channels gain nothing."""
+    found, stored = relation.aligned.scores.layers, relation.scores.layers
+    gains = [(s.relation or 0.0) - (stored[i].relation or 0.0 if i in stored else 0.0) for i, s in found.items()]
+    stored_fit = all(m.target in stored for m in relation.matching.layers)
+    return not stored_fit or (bool(gains) and sum(gains) / len(gains) > MARGIN)

@@ -53,9 +53,13 @@ def judge(
     if scores and all(s.same_weights for s in scores.values()):
         return Judgement("same base", "the target's weights equal the source's in every layer that the adapter touches")
     rho = model_cosine(scores)
+    if rho is None and alignment is not None:
+        rho = alignment.agreement
     if rho is None:
         return Judgement("unchecked", "none of the adapter's layers has weights that can be compared")
     what = "the mean cosine of their weights"
+    if alignment is not None and alignment.agreement is not None and not any(i.component == Component.UNET for i in scores):
+        rho = min(rho, alignment.agreement)
     if alignment is not None and not alignment.identity:
         what += ", channel by matching channel and above chance,"
     if rho < MIN_COSINE:

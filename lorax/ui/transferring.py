@@ -116,7 +116,7 @@ class Transfers:
         if source is None or not adapter.family == source.arch.family == target.arch.family:
             return plan_transfer(adapter, source, target, settings, progress=progress)
         key = tuple(stamp(path) for path in (*source.paths, *target.paths) if path.is_file())
-        relation = self._relations.between(key, source, target, adapter, settings.device, progress)
+        relation = self._relations.between(key, source, target, adapter, settings, progress)
         return plan_transfer(adapter, source, target, settings, relation, progress)
 
     def _previewed(

@@ -72,7 +72,7 @@ class Routes:
             adapter: str = Field(description="name of an adapter, as in /adapters")
             target: str = Field("", description="title, name or hash of a checkpoint; empty: the active one")
             source: str = Field("", description="the checkpoint that the adapter was trained on; empty: as the adapter says")
-            method: Literal["", "auto", "project", "copy"] = ""
+            method: Literal["", "auto", "align", "project", "copy"] = ""
             rank: int = Field(0, ge=0, description="k of a projection; 0: as the settings say")
             dtype: Literal["fp16", "bf16", "fp32"] = "fp16"
             output: str = Field("", description="name of the new file, without folder and suffix; empty: <adapter>-<target>")

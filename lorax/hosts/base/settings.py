@@ -11,7 +11,8 @@ from lorax.hosts.base.values import RetargetOptions, UnknownSource
 from lorax.transfer.types import Method
 
 METHODS = {
-    "auto": "auto (copy between relatives, project LoRA-X files)",
+    "auto": "auto (copy between relatives, project LoRA-X files, align other widths)",
+    "align": "always align channels by the weights of both checkpoints",
     "project": "always project, as in the paper",
     "copy": "always copy",
 }
