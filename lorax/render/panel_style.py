@@ -53,6 +53,8 @@ _OWN = """
 & .matrix tbody th{text-align:right}
 & .matrix td.lit{color:#fff}
 & .matrix{width:auto;border-collapse:separate;border-spacing:3px}
+.lorax-bar .progressDiv{position:static;width:100%;flex:1 0 100%}
+#lorax_refresh{max-width:220px;margin-left:auto}
 @media (max-width:600px){& dl{grid-template-columns:1fr;gap:0}& dd{margin-bottom:8px}}
 """
 

@@ -40,7 +40,8 @@ def controls(name: str, label: str) -> Controls:
     with gr.Row():
         start = gr.Button(label, variant="primary", elem_id=f"lorax_{name}_start")
         cancel = gr.Button("Cancel", elem_id=f"lorax_{name}_cancel")
-    bar = gr.HTML(elem_id=f"lorax_{name}_bar")
+    with gr.Row(elem_classes="lorax-bar"):
+        bar = gr.HTML(elem_id=f"lorax_{name}_bar")
     message = gr.HTML(elem_id=f"lorax_{name}_message")
     return Controls(start, cancel, bar, message)
 
@@ -125,6 +126,7 @@ class HostRunner:
 
         task = gr.Textbox(visible=False)
         queued = page.queued(handler, [nothing()] * len(outputs))
+        quick(shown.start.click, lambda: "", [], [shown.message])
         quick(shown.cancel.click, page.stop, [], [])
         code = script(submit(str(shown.bar.elem_id)))
         return shown.start.click(queued, [task, *inputs], [*outputs, shown.message], show_progress="hidden", **code)
@@ -151,8 +153,8 @@ class Previews:
     def __init__(self) -> None:
         self._jobs: dict[str, Job] = {}
 
-    def connect(self, components: Sequence[Any], work: Work, inputs: Sequence[Any], output: Any) -> None:
-        """Call `work` whenever one of `components` changes; it yields what `output` shows."""
+    def connect(self, components: Sequence[Any], work: Work, inputs: Sequence[Any], output: Any, enders: Sequence[gr.Button]) -> None:
+        """Call `work` whenever one of `components` changes; it yields what `output` shows, until one of `enders` is pressed."""
         client = gr.Textbox(value=new_client, visible=False)
 
         def stop(key: str) -> None:
@@ -172,6 +174,8 @@ class Previews:
             self._jobs.pop(key, None)
             yield error_view(job.error) if job.error else job.latest
 
+        for button in enders:
+            quick(button.click, stop, [client], [])
         for component in components:
             quick(component.change, stop, [client], [])
             at_once(component.change, handler, [client, *inputs], [output])

@@ -96,5 +96,4 @@ def serve(place: Workplace, port: int) -> None:
 PAGE = """
 .gradio-container{max-width:1280px!important;margin:auto}
 footer{display:none!important}
-#lorax_refresh{max-width:220px;margin-left:auto}
 """

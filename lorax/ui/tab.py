@@ -25,14 +25,14 @@ def build(place: Workplace, runner: Runner, css: str | None = None) -> gr.Blocks
         if css:
             gr.HTML(view(tag("h1", "LoRA-X"), tag("p", "Carry a LoRA to another checkpoint: no training, no data.", class_="soft")))
         parts: list[Part] = []
-        with gr.Tabs(elem_id="lorax_panels"):
-            with gr.TabItem("Transfer", elem_id="lorax_panel_transfer"):
+        with gr.Tabs(selected="transfer", elem_id="lorax_panels"):
+            with gr.TabItem("Transfer", id="transfer", elem_id="lorax_panel_transfer"):
                 parts.append(transfer_panel.add(place, transfers, runner))
-            with gr.TabItem("Batch", elem_id="lorax_panel_batch"):
+            with gr.TabItem("Batch", id="batch", elem_id="lorax_panel_batch"):
                 parts.append(batch_panel.add(place, transfers, runner))
-            with gr.TabItem("Compare", elem_id="lorax_panel_compare"):
+            with gr.TabItem("Compare", id="compare", elem_id="lorax_panel_compare"):
                 parts.append(compare_panel.add(place, runner))
-            with gr.TabItem("Inspect", elem_id="lorax_panel_inspect"):
+            with gr.TabItem("Inspect", id="inspect", elem_id="lorax_panel_inspect"):
                 parts.append(inspect_panel.add(place, runner))
         refresh = gr.Button("Look for new files", size="sm", elem_id="lorax_refresh")
         lists = [each for part in parts for each in part.lists]

@@ -71,7 +71,9 @@ def add(place: Workplace, transfers: Transfers, runner: Runner) -> Part:
     inputs = [adapter, source, targets, *options]
     method, rank, out_rank, gate, _, only, skip, *_ = options
     force = options[10]
-    Previews().connect([adapter, source, targets, method, rank, out_rank, gate, only, skip, force], preview, inputs, result)
+    Previews().connect(
+        [adapter, source, targets, method, rank, out_rank, gate, only, skip, force], preview, inputs, result, [shown.start, training.start]
+    )
     written = runner.connect(shown, transfer, inputs, [result, files])
     distilled = runner.connect(training, train, [steps, *inputs], [result, files])
     lists = [(adapter, lambda: list(place.adapters())), (source, lambda: sources(place)), (targets, lambda: list(place.bases()))]
