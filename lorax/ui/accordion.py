@@ -8,7 +8,8 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
-from lorax.hosts.base import interface
+from lorax.hosts.base import SETTINGS, interface
+from lorax.hosts.base.infotext import HASHES, PROBLEMS
 from lorax.hosts.base.pictures import STRENGTH, set_strength
 from lorax.hosts.base.settings import METHODS
 
@@ -18,6 +19,9 @@ FOLLOW, METHOD = "LoraX follow", "LoraX method"
 COMPARED = "LoraX compared"
 DEFAULTS: Mapping[str, str] = {FOLLOW: "True", METHOD: AS_SET, STRENGTH: "1.0"}
 """Infotext entries of the controls and what a picture without them was made with."""
+
+TOLD = {HASHES, PROBLEMS, FOLLOW, STRENGTH, *(s.infotext for s in SETTINGS if s.infotext)}
+"""What we say of one picture."""
 
 
 def script() -> type:
@@ -40,6 +44,7 @@ def script() -> type:
             return components
 
         def before_process(self, p: Any, follow: bool = True, method: str = AS_SET, strength: float = 1.0, compare: bool = False) -> None:
+            forget_told(p)
             if compare and not hasattr(p, "lorax_compared") and names_adapters(p):
                 p.lorax_compared = plain_copy_of(p)
                 interface.expect_pictures(2 * p.n_iter)
@@ -49,7 +54,6 @@ def script() -> type:
             twin = getattr(p, "lorax_compared", None)
             if twin is not None and not interface.interrupted():
                 add_pictures(processed, make_twin(twin, p))
-                p.comment("LoRA-X: the last pictures are the plain copy, to compare with")
 
     return LoraxAccordion
 
@@ -90,6 +94,11 @@ def controls(elem_id: Any) -> list[Any]:
     return [follow, method, strength, compare]
 
 
+def forget_told(p: Any) -> None:
+    """A grid's pictures share what is told of the one before: drop ours, from a copy."""
+    p.extra_generation_params = {key: value for key, value in p.extra_generation_params.items() if key not in TOLD}
+
+
 def apply(p: Any, follow: bool, method: str, strength: float) -> None:
     """What the controls say, where a request or a grid has not said otherwise."""
     chosen = METHODS["copy"] if not follow else method
@@ -109,7 +118,7 @@ def names_adapters(p: Any) -> bool:
 def plain_copy_of(p: Any) -> Any:
     """The same request with adapters copied unchanged, before the WebUI has worked on it."""
     twin = copy.copy(p)
-    twin.lorax_compared = None
+    twin.lorax_compared, twin.comments = None, {}
     twin.override_settings = {**p.override_settings, "lorax_method": METHODS["copy"]}
     twin.extra_generation_params = {**p.extra_generation_params, COMPARED: "plain copy"}
     twin.styles = list(getattr(p, "styles", None) or [])
@@ -129,6 +138,7 @@ def add_pictures(processed: Any, others: Any) -> None:
     processed.infotexts.extend(others.infotexts[first:])
     for name in ("all_prompts", "all_negative_prompts", "all_seeds", "all_subseeds"):
         getattr(processed, name).extend(getattr(others, name))
+    processed.comments += f"LoRA-X: the last pictures are the plain copy, to compare with\n{others.comments}"
 
 
 def paste(infotext: str, params: dict[str, Any]) -> None:

@@ -118,10 +118,9 @@ def badge(forecast: Forecast | None) -> str:
     return f'<span class="lorax-badge lorax-{tone}" data-verdict="{kind}" title="{html.escape(title)}">{html.escape(label)}</span>'
 
 
-def dress(card: str, item: Mapping[str, Any], forecast: Forecast | None) -> str:
+def dress(card: str, base: str, forecast: Forecast | None) -> str:
     """The WebUI's HTML of a card with badge and base in it, usable by keyboard."""
-    said = html.escape(str(item.get("made_for", "")))
-    extra = f'<div class="lorax-state">{badge(forecast)}<span class="lorax-base">{said}</span></div>'
+    extra = f'<div class="lorax-state">{badge(forecast)}<span class="lorax-base">{html.escape(base)}</span></div>'
     before, closing, after = card.rpartition("</div>")
     keys = "if(event.target===this&amp;&amp;(event.key==='Enter'||event.key===' ')){event.preventDefault();this.click()}"
     return before.replace("<div ", f'<div tabindex="0" role="button" onkeydown="{keys}" ', 1) + extra + closing + after

@@ -33,12 +33,14 @@ def page_class(host: Host, page_base: type, editor_base: type) -> type:
             foresee(host)
 
         def list_items(self) -> Iterator[dict[str, Any]]:
-            for index, (name, entry) in enumerate(named(host).items()):
-                yield self._item(name, entry, index)
+            entries = named(host)
+            found = forecasts(host, list(entries))
+            for index, (name, entry) in enumerate(entries.items()):
+                yield self._item(name, entry, index) | {"forecast": found[name]}
 
         def create_item(self, name: str, index: int | None = None, enable_filter: bool = True) -> dict[str, Any] | None:
             entry = named(host).get(name)
-            return None if entry is None else self._item(name, entry, index)
+            return None if entry is None else self._item(name, entry, index) | {"forecast": forecasts(host, [name])[name]}
 
         def _item(self, name: str, entry: Entry, index: int | None) -> dict[str, Any]:
             stem = str(entry.path.with_suffix(""))
@@ -82,7 +84,7 @@ def page_class(host: Host, page_base: type, editor_base: type) -> type:
 
         def create_item_html(self, tabname: str, item: dict[str, Any], template: str | None = None) -> Any:
             made = super().create_item_html(tabname, item | {"filename": html.escape(item["filename"])}, template)
-            return cards.dress(made, item, forecasts(host, [item["name"]])[item["name"]]) if template and made else made
+            return cards.dress(made, item["made_for"], item["forecast"]) if template and made else made
 
         def create_tree_file_item_html(self, tabname: str, file_path: str, item: dict[str, Any]) -> str:
             return super().create_tree_file_item_html(tabname, html.escape(file_path), item | {"name": html.escape(item["name"])})

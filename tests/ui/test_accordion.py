@@ -14,14 +14,9 @@ from lorax.ui import accordion, axes
 from lorax.ui.accordion import AS_SET
 
 
-class Request(SimpleNamespace):
-    def comment(self, text: str) -> None:
-        self.comments.append(text)
-
-
 def request(prompt: str = "a cat <lorax:ink:0.8>") -> Any:
-    fields: dict[str, Any] = {"override_settings": {}, "extra_generation_params": {}, "styles": [], "script_args": [0], "comments": []}
-    return Request(prompt=prompt, n_iter=1, seed=-1, **fields)
+    fields: dict[str, Any] = {"override_settings": {}, "extra_generation_params": {}, "styles": [], "script_args": [0], "comments": {}}
+    return SimpleNamespace(prompt=prompt, n_iter=1, seed=-1, **fields)
 
 
 @pytest.fixture
@@ -63,9 +58,18 @@ def test_a_request_or_a_grid_that_says_otherwise_is_obeyed(script: Any) -> None:
     assert p.extra_generation_params == {"LoraX strength": 0.25}
 
 
+def test_what_was_told_of_a_grids_last_picture_is_not_told_of_the_next(script: Any) -> None:
+    shared = {"LoraX hashes": "ink: 1", "LoraX problems": "x", "LoraX strength": 0.5, "LoraX method": "always copy", "Script": "X/Y/Z plot"}
+    p = request()
+    p.extra_generation_params = shared
+    script.before_process(p)
+    assert p.extra_generation_params == {"Script": "X/Y/Z plot"}
+    assert len(shared) == 5
+
+
 def picture(*names: str) -> Any:
     lists = {n: list(names) for n in ("images", "infotexts", "all_prompts", "all_negative_prompts", "all_seeds", "all_subseeds")}
-    return SimpleNamespace(index_of_first_image=0, **lists)
+    return SimpleNamespace(index_of_first_image=0, comments="".join(f"of {n}\n" for n in names[1:]), **lists)
 
 
 def test_comparing_makes_the_plain_copy_from_the_same_seed(script: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,7 +94,7 @@ def test_comparing_makes_the_plain_copy_from_the_same_seed(script: Any, monkeypa
     assert asked[0].extra_generation_params == {"LoraX compared": "plain copy", "LoraX strength": 0.5}
     assert p.override_settings == {"lorax_method": METHODS["project"]}
     assert processed.images == processed.infotexts == ["first", "twin"]
-    assert p.comments == ["LoRA-X: the last pictures are the plain copy, to compare with"]
+    assert processed.comments == "LoRA-X: the last pictures are the plain copy, to compare with\nof twin\n"
 
 
 @pytest.mark.parametrize(("prompt", "chosen"), [("a cat", 0), ("a cat <lorax:ink:1>", 3)])
