@@ -28,6 +28,7 @@ from lorax import (
     cached_bases,
     carry_out,
     check_output,
+    default_folder,
     default_output,
     find_source,
     open_checkpoint,
@@ -60,7 +61,7 @@ def run(arguments: Namespace) -> int:
         start = time.perf_counter()
         adapter, source, target = open_all(arguments, stack, progress)
         check_outputs(arguments, output, source.paths if source else ())
-        plan = plan_transfer(adapter, source, target, settings, progress=progress)
+        plan = plan_transfer(adapter, source, target, settings, progress=progress, relations=default_folder() / "relations")
         if arguments.dry_run:
             progress.close()
             return _show_plan(arguments, plan, adapter)

@@ -17,8 +17,11 @@ PAUSE = 0.05
 
 
 @contextmanager
-def claimed(path: Path) -> Generator[bool]:
-    """Hold the claim `path`; waits while a living process holds it, and then yields True. A folder that cannot be written has no claims."""
+def claimed(path: Path, stale: float = STALE) -> Generator[bool]:
+    """Hold the claim `path`; waits while a living process holds it, and then yields True. A folder that cannot be written has no claims.
+
+    stale: seconds after which it does not count.
+    """
     waited = False
     mine = False
     while True:
@@ -26,7 +29,7 @@ def claimed(path: Path) -> Generator[bool]:
             mine = _make(path)
         except OSError:
             break
-        if mine or not _wait(path):
+        if mine or not _wait(path, stale):
             break
         waited = True
     try:
@@ -53,12 +56,12 @@ def _make(path: Path) -> bool:
     return True
 
 
-def _wait(path: Path) -> bool:
+def _wait(path: Path, stale: float) -> bool:
     """Until the claim is given up, or is found dead and removed. False where it can be neither."""
     while True:
         try:
             age = time.time() - path.stat().st_mtime
-            dead = age > STALE or not _alive(path.read_text(encoding="ascii", errors="replace"))
+            dead = age > stale or not _alive(path.read_text(encoding="ascii", errors="replace"))
         except FileNotFoundError:
             return True
         except OSError:

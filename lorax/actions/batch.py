@@ -12,7 +12,8 @@ from typing import Any
 import torch
 
 from lorax.actions.files import base_stem, default_output
-from lorax.actions.transfer import Written, cached_bases, carry_out, settings_record
+from lorax.actions.transfer import Written, cached_bases, carry_out, known_hashes, settings_record
+from lorax.cache import default_folder
 from lorax.checkpoint import Checkpoint, open_checkpoint
 from lorax.digest import sha256_file
 from lorax.errors import Cancelled, FileError, LoraxError, NotTransferable, WouldOverwrite
@@ -20,7 +21,9 @@ from lorax.formats import read_adapter
 from lorax.layers import LayerId
 from lorax.render import to_html
 from lorax.safefile import open_tensors, write_text
-from lorax.transfer.plan import Relation, plan_transfer, relate
+from lorax.transfer.kept import related
+from lorax.transfer.plan import plan_transfer
+from lorax.transfer.relate import Relation
 from lorax.transfer.types import Progress, TransferReport, TransferSettings
 
 
@@ -124,9 +127,9 @@ class _Pair:
                 yield row
         if readable and self.source.arch.family == self.target.arch.family:
             layers = {layer for layers in readable.values() for layer in layers if layer in self.source.layers}
-            self.relation = relate(
-                self.source, self.target, sorted(layers), self.task.settings.device, self.progress, self.task.settings.method
-            )
+            settings = self.task.settings
+            folder = default_folder() / "relations"
+            self.relation = related(self.source, self.target, sorted(layers), settings.device, self.progress, settings.method, folder)
         for path in readable:
             row = self._attempt(path, lambda path=path: self._transfer(path))
             if row is not None:
@@ -188,7 +191,7 @@ class _Pair:
             return False
         told: Mapping[str, str] = dict(file.metadata)
         file.close()
-        hashes = self.target.hashes()
+        hashes = known_hashes(self.target)
         expected = {
             "lorax.action": "transfer",
             "lorax.source_adapter_sha256": sha256_file(adapter),

@@ -11,7 +11,9 @@ import torch
 
 from lorax.adapter import Adapter
 from lorax.bases import Bases, default_bases
-from lorax.checkpoint import Checkpoint
+from lorax.cache import default_folder
+from lorax.checkpoint import BaseHashes, Checkpoint
+from lorax.fileindex import FileIndex
 from lorax.formats import copy_sidecars, output_metadata, write_adapter
 from lorax.transfer.run import run_plan
 from lorax.transfer.types import Progress, TransferPlan, TransferReport, TransferSettings, no_progress
@@ -44,7 +46,7 @@ def carry_out(
     metadata = output_metadata(
         adapter,
         target.name,
-        target.hashes(lambda done, total: progress("hashing the target for its metadata", done >> 20, max(1, total >> 20))),
+        known_hashes(target, progress),
         target.arch,
         written.path.stem,
         {layer: factors.rank for layer, factors in done.modules.items()},
@@ -99,6 +101,14 @@ def provenance(metadata: dict[str, str]) -> dict[str, str]:
     }
     found = {title: metadata[key] for title, key in names.items() if metadata.get(key)}
     return {title: f"LoRA-X {value}" if title == "made by" else value for title, value in found.items()}
+
+
+def known_hashes(base: Checkpoint, progress: Progress = no_progress) -> BaseHashes | None:
+    """`Checkpoint.hashes`, without reading a file that was read before."""
+    if len(base.paths) != 1 or not base.paths[0].is_file():
+        return None
+    index = FileIndex(default_folder() / "files.json")
+    return BaseHashes(index.sha256(base.paths[0], progress), index.autov1(base.paths[0]))
 
 
 def cached_bases() -> Bases:

@@ -60,7 +60,7 @@ class Retargeter:
         self._index = FileIndex(folders.cache / "files.json")
         self._store = Store(folders.cache / "transferred", folders.limit)
         self._spans = default_bases(folders.cache)
-        self._relations = Relations()
+        self._relations = Relations(folder=folders.cache / "relations")
         self._remembered: dict[Hashable, Carried] = {}
         self._lock = threading.Lock()
         self._waiting: list[Hashable] = []

@@ -17,7 +17,9 @@ from lorax.hosts.base import KnownBase
 from lorax.layers import LayerId
 from lorax.retarget.hosted import Hosted, hosted
 from lorax.structure import Arch
-from lorax.transfer.plan import Relation, plan_transfer, relate
+from lorax.transfer.kept import related
+from lorax.transfer.plan import plan_transfer
+from lorax.transfer.relate import Relation
 from lorax.transfer.run import Transferred, run_plan
 from lorax.transfer.types import Progress, TransferPlan, TransferReport, TransferSettings
 
@@ -53,6 +55,8 @@ class Relations:
     """What the last pairs of bases have to do with each other: found once, used for every adapter between them."""
 
     limit: int = 4
+    folder: Path | None = None
+    """Where they are kept beyond this process."""
     _known: OrderedDict[Hashable, tuple[frozenset[LayerId], Relation]] = field(
         default_factory=OrderedDict[Hashable, tuple[frozenset[LayerId], Relation]]
     )
@@ -66,7 +70,7 @@ class Relations:
         known, relation = self._known.get(key, (frozenset[LayerId](), None))
         if relation is None or not layers <= known:
             ordered = [i for i in source.layers if i in layers]
-            relation = relate(source, target, ordered, settings.device, progress, settings.method)
+            relation = related(source, target, ordered, settings.device, progress, settings.method, self.folder)
             self._known[key] = layers, relation
         self._known.move_to_end(key)
         while len(self._known) > self.limit:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from pathlib import Path
 
 from lorax.adapter import Adapter, AdapterModule, LowRank, Spectral
 from lorax.checkpoint import Checkpoint
@@ -13,8 +14,9 @@ from lorax.errors import BaseMismatch, MalformedAdapter, NotTransferable, Source
 from lorax.layers import Component, LayerId, LayerSpec
 from lorax.structure.names import kohya_name
 from lorax.transfer.align import Alignment
+from lorax.transfer.kept import related
 from lorax.transfer.match import Matching
-from lorax.transfer.relate import Relation, better_aligned, relate, with_alignment
+from lorax.transfer.relate import Relation, better_aligned, with_alignment
 from lorax.transfer.score import Scores
 from lorax.transfer.types import (
     DEFAULT_K,
@@ -38,10 +40,12 @@ def plan_transfer(
     settings: TransferSettings | None = None,
     relation: Relation | None = None,
     progress: Progress = no_progress,
+    relations: Path | None = None,
 ) -> TransferPlan:
     """Match, score and decide; nothing is written and no delta is computed.
 
     relation: what `relate` found for the same two bases and at least these layers, to share it between many adapters.
+    relations: a folder where such things are kept for the next time.
 
     The verdict "not transferable" is a plan like any other; `run_plan` refuses it. Raises `NotTransferable` for different
     families, `SourceNeeded` where nothing can be decided without the source, `BaseMismatch` where `source` cannot be it.
@@ -61,7 +65,7 @@ def plan_transfer(
         strangers = check_made_for(adapter, wanted, source)
         left_out |= strangers
         wanted = [i for i in wanted if i not in strangers]
-        relation = relation or relate(source, target, wanted, settings.device, progress, settings.method)
+        relation = relation or related(source, target, wanted, settings.device, progress, settings.method, relations)
         if settings.method == "align" and relation.aligned is None:
             relation = with_alignment(relation, source, target, wanted, settings.device, progress)
         matching, scores, alignment = chosen(relation, settings, wanted)

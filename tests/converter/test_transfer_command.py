@@ -217,6 +217,9 @@ def test_a_missing_file(tmp_path: Path, sd1: Family, call: Call):
 def test_ctrl_c_leaves_nothing(lora: Path, sd1: Family, call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str):
     from converter.console import Bars
 
+    monkeypatch.setenv("LORAX_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "cache").mkdir()
+
     def interrupt(self: Bars, text: str, done: int, total: int) -> None:
         if text == moment and done > 3:
             raise KeyboardInterrupt

@@ -15,7 +15,8 @@ from lorax.errors import BaseMismatch, Cancelled, NotTransferable, SourceNeeded
 from lorax.formats import read_adapter
 from lorax.layers import Component
 from lorax.spectral import compute_basis
-from lorax.transfer.plan import plan_transfer, relate
+from lorax.transfer.plan import plan_transfer
+from lorax.transfer.relate import relate
 from lorax.transfer.run import Transferred, run_plan
 from lorax.transfer.types import TransferSettings
 from tests.families import Family, write_lora
