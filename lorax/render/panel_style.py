@@ -33,9 +33,9 @@ _OWN = """
 & th,& td{border-width:0 0 1px;background:none;color:var(--ink)}
 & th{color:var(--soft)}
 & tr,& thead,& tbody{border:0;background:none}
-& .side{display:flex;flex-wrap:wrap;gap:0 56px}
+& .side{display:flex;flex-wrap:wrap;gap:0 36px}
 & .side section{flex:0 1 auto;min-width:0;max-width:100%}
-& .side p{max-width:56ch}
+& .side p,& .side ul{max-width:54ch}
 & summary{font-size:14.5px}
 & svg{display:block}
 & .chip{line-height:1.6}
