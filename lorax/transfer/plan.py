@@ -272,7 +272,7 @@ def describe_method(
     if settings.method != "auto":
         return method, "asked for"
     if "align" in actions:
-        return method, "the target has other channels than the source; those that match were found by the weights of both"
+        return "align", "the target has other channels than the source; those that match were found by the weights of both"
     if adapter.native:
         return method, "a native LoRA-X adapter lives in the base's singular subspaces and survives their projection"
     why = "an ordinary LoRA loses its style when projected, and a copy is what related bases need"

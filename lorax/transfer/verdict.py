@@ -71,7 +71,7 @@ def judge(
     widths = first_width(source), first_width(target)
     if widths[0] != widths[1]:
         where = f"the target's first level has {widths[1]} channels, the source's {widths[0]}"
-        return Judgement("weak", f"{where}; on small models a third to two thirds of the effect were carried")
+        return Judgement("weak", f"{where}; on small models a third to three quarters of the effect were carried")
     if rho < CLOSE_COSINE:
         return Judgement("weak", f"the bases are related but far apart: {what} is {rho:.2f}, under {CLOSE_COSINE:.2f}")
     return Judgement("should work", f"close relatives: {what} is {rho:.2f}")

@@ -25,6 +25,7 @@ from lorax.transfer.types import TransferSettings
 from tests.transfer.rebased import Maps, narrowing, scrambling, write_rebased
 
 WIDTHS = Widths(channels=(16, 32, 48, 48), groups=4, text1=16, text2=16, vocabulary=64)
+SD1 = "bk-sdm-base"
 CPU = torch.device("cpu")
 
 
@@ -42,12 +43,13 @@ def write(folder: Path, name: str, tensors: dict[str, torch.Tensor]) -> Path:
 
 @pytest.fixture(scope="module")
 def sd1(folder: Path) -> Path:
-    return write(folder, "sd1", sample_checkpoint(by_name("sd1"), widths=WIDTHS))
+    """Half of SD1's blocks: every role is there, and the tests are quick."""
+    return write(folder, "sd1", sample_checkpoint(by_name(SD1), widths=WIDTHS))
 
 
 @pytest.fixture(scope="module")
 def sdxl(folder: Path) -> Path:
-    return write(folder, "ssd", sample_checkpoint(by_name("ssd-1b"), widths=WIDTHS))
+    return write(folder, "sdxl", sample_checkpoint(by_name("koala-700m"), widths=WIDTHS))
 
 
 def adapter_for(base: Checkpoint, rank: int = 3, every: int = 5) -> Adapter:
@@ -94,7 +96,7 @@ def test_a_scrambled_model_gets_what_its_unscrambled_self_gets(folder: Path, sd1
 def test_sdxl_is_aligned_too(folder: Path, sdxl: Path):
     with open_checkpoint(sdxl) as source:
         maps = {s: m if s.component == Component.UNET else identity(m.sizes[1]) for s, m in scrambling(source, 4, lambda n: n // 8).items()}
-        with open_checkpoint(write_rebased(folder / "scrambled-ssd.safetensors", source, maps)) as target:
+        with open_checkpoint(write_rebased(folder / "scrambled-sdxl.safetensors", source, maps)) as target:
             adapter = adapter_for(source, every=9)
             plan, done = carried(source, target, adapter, method="align")
             assert plan.verdict == "should work"
@@ -112,6 +114,7 @@ def test_the_channels_of_a_narrower_model_are_found(folder: Path, sd1: Path):
             assert plan.method == "align"
             assert plan.verdict == "weak"
             assert "12 channels" in plan.verdict_reason
+            assert {f.rank for i, f in done.modules.items() if isinstance(adapter.modules[i], LowRank)} <= {2, 3}, "factors stay factors"
             for layer, factors in done.modules.items():
                 assert done.shapes[layer] == target.layers[layer].shape
                 if layer.path != "time_embedding.linear_1":
@@ -119,13 +122,13 @@ def test_the_channels_of_a_narrower_model_are_found(folder: Path, sd1: Path):
                     assert float((factors.dense() - wanted).norm() / wanted.norm()) < 0.2, layer
 
 
-@pytest.mark.parametrize(("whole", "small"), [("sd1", "bk-sdm-tiny")])
-def test_blocks_are_matched_where_widths_differ(folder: Path, sd1: Path, whole: str, small: str):
-    parent, child = by_name(whole), by_name(small)
-    tensors = pruned(sample_checkpoint(parent, widths=WIDTHS), parent, child, noise=0.1)
-    with open_checkpoint(sd1) as source, open_checkpoint(write(folder, small, tensors)) as middle:
+def test_blocks_are_matched_where_widths_differ(folder: Path):
+    parent, child = by_name("sd1"), by_name("bk-sdm-tiny")
+    tensors = sample_checkpoint(parent, widths=WIDTHS)
+    whole, small = write(folder, "parent", tensors), write(folder, "child", pruned(tensors, parent, child, noise=0.1))
+    with open_checkpoint(whole) as source, open_checkpoint(small) as middle:
         maps = narrowing(middle, keep=3, cell=4)
-        with open_checkpoint(write_rebased(folder / f"narrow-{small}.safetensors", middle, maps)) as target:
+        with open_checkpoint(write_rebased(folder / "narrow-child.safetensors", middle, maps)) as target:
             matching = match_whole(source, target, CPU, lambda *_: None)
             alignment = find_alignment(source, target, matching)
     planted = block_map(parent, child)
@@ -137,7 +140,7 @@ def test_blocks_are_matched_where_widths_differ(folder: Path, sd1: Path, whole: 
 
 
 def test_siblings_keep_every_bit(folder: Path, sd1: Path):
-    fine = write(folder, "fine", relative(sample_checkpoint(by_name("sd1"), widths=WIDTHS), 0.3))
+    fine = write(folder, "fine", relative(sample_checkpoint(by_name(SD1), widths=WIDTHS), 0.3))
     with open_checkpoint(sd1) as source, open_checkpoint(fine) as target:
         adapter = adapter_for(source)
         aligned, copied = (carried(source, target, adapter, method=method) for method in ("align", "copy"))
@@ -150,26 +153,15 @@ def test_siblings_keep_every_bit(folder: Path, sd1: Path):
 
 
 def test_unrelated_models_are_refused_at_any_width(folder: Path, sd1: Path):
-    other = write(folder, "other", sample_checkpoint(by_name("sd1"), widths=WIDTHS, seed=9))
+    other = write(folder, "other", sample_checkpoint(by_name(SD1), widths=WIDTHS, seed=9))
     with open_checkpoint(sd1) as source, open_checkpoint(other) as stranger:
         adapter = adapter_for(source)
         narrow = write_rebased(folder / "narrow-other.safetensors", stranger, narrowing(stranger, 3, 4))
         with open_checkpoint(narrow) as narrower:
-            for target in (stranger, narrower):
-                for method in ("auto", "align"):
-                    plan = plan_transfer(adapter, source, target, TransferSettings(method=method))
-                    assert plan.verdict == "not transferable", (target.name, method, plan.verdict_reason)
-                    assert plan.cosine is None or plan.cosine < 0.25
-
-
-def test_factors_stay_factors(folder: Path, sd1: Path):
-    with open_checkpoint(sd1) as source:
-        maps = narrowing(source, keep=3, cell=4)
-        with open_checkpoint(write_rebased(folder / "narrow2.safetensors", source, maps)) as target:
-            adapter = adapter_for(source, rank=2)
-            _, done = carried(source, target, adapter, method="align")
-            ranks = {i: f.rank for i, f in done.modules.items() if isinstance(adapter.modules[i], LowRank)}
-    assert set(ranks.values()) <= {1, 2}
+            for target, method in ((stranger, "auto"), (narrower, "auto"), (narrower, "align")):
+                plan = plan_transfer(adapter, source, target, TransferSettings(method=method))
+                assert plan.verdict == "not transferable", (target.name, method, plan.verdict_reason)
+                assert plan.cosine is None or plan.cosine < 0.25
 
 
 def test_a_relation_holds_the_alignment(folder: Path, sd1: Path):
