@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import resource
@@ -144,7 +145,7 @@ def measure(command: list[str], threads: int) -> Measured:
 def run(folder: Path, threads: int) -> None:
     columns = ("rank-32 LoRA (attention, FF)", "seconds", "CPU seconds", "peak RssAnon", "modules", "energy kept", "verdict")
     print(f"| {' | '.join(columns)} |\n|{' --- |' * len(columns)}")
-    for target, method in (("finetune", "auto"), ("ssd1b", "auto"), ("finetune", "project"), ("ssd1b", "project")):
+    for target, method in itertools.product(("finetune", "ssd1b"), ("auto", "align", "project")):
         out = folder / f"out-{target}-{method}.safetensors"
         command = [sys.executable, "-m", "converter", "transfer", str(folder / "lora.safetensors")]
         command += ["--source", str(folder / "sdxl.safetensors"), "--target", str(folder / f"{target}.safetensors")]

@@ -113,5 +113,6 @@ def score_fields(score: LayerScore) -> dict[str, Any]:
         "chance_left": finite(score.chance_left),
         "chance_right": finite(score.chance_right),
         "cosine": finite(score.cosine),
+        "chance_cosine": finite(score.chance_cosine),
         "same_weights": score.same_weights,
     }

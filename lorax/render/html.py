@@ -96,7 +96,7 @@ def what_was_done(plan: TransferPlan, done: bool = True) -> Markup:
 
 
 def _chip(action: str) -> Markup:
-    tone = {"project": "good", "copy": "plain", "skip": "weak"}.get(action, "plain")
+    tone = {"align": "good", "project": "good", "copy": "plain", "skip": "weak"}.get(action, "plain")
     return tag("span", words.ACTIONS.get(action, action), class_=f"chip {tone}")
 
 
@@ -105,7 +105,7 @@ def _maps(report: TransferReport) -> Markup:
     if not cells:
         return Markup("")
     similarity = map_figure(cells, "map-1", "Similarity above chance, layer by layer", "0 · as good as unrelated", "1 · identical")
-    if not any(d.action == "project" for d in report.plan.decisions):
+    if not any(d.action in ("align", "project") for d in report.plan.decisions):
         return section("Layer by layer: how alike the two bases are", paragraph(HOW_TO_READ, quiet=True), tag("div", similarity))
     energy = map_figure(energy_cells(report), "map-2", "Energy kept, layer by layer", "nothing kept", "everything kept")
     if not any(c.value is not None for c in cells):

@@ -48,7 +48,7 @@ EXPLAIN_ENERGY = "The share of the adapter's squared size that the written file 
 EXPLAIN_SIMILARITY = "How much the two bases' leading directions agree, over chance: 0 is as good as unrelated, 1 identical."
 EXPLAIN_ATC = "Adapter transferability cost, left and right: how far the layers of both bases are from pairing up; 0 is free, 1 hopeless."
 EXPLAIN_CARRIED = "Modules of the adapter that have a place in the written file."
-EXPLAIN_COSINE = "Mean cosine between matched weights; 0 is unrelated, 1 the same."
+EXPLAIN_COSINE = "Mean cosine between matched weights, above chance where channels had to be found; 0 is unrelated, 1 the same."
 
 
 def verdict(plan: TransferPlan) -> tuple[str, str, str]:

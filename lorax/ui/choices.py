@@ -14,6 +14,7 @@ UNKNOWN = "none: go by names and shapes"
 """Choice of a source: none is at hand."""
 METHODS = {
     "auto: what fits": "auto",
+    "align: channel by matching channel": "align",
     "project: the rule of the LoRA-X paper": "project",
     "copy: the plain control": "copy",
 }
