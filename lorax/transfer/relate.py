@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lorax.checkpoint import Checkpoint
@@ -11,7 +11,7 @@ from lorax.layers import LayerId
 from lorax.transfer.align import Alignment, find_alignment, match_whole, widths_differ
 from lorax.transfer.match import Matching, match_layers
 from lorax.transfer.score import Scores, score_matches
-from lorax.transfer.types import Method, Progress, no_progress
+from lorax.transfer.types import LayerScore, Method, Progress, no_progress
 from lorax.transfer.verdict import CLOSE_COSINE, model_cosine
 
 MARGIN = 0.05
@@ -91,6 +91,12 @@ def better_aligned(relation: Relation) -> bool:
     if relation.aligned is None:
         return False
     found, stored = relation.aligned.scores.layers, relation.scores.layers
-    gains = [(s.relation or 0.0) - (stored[i].relation or 0.0 if i in stored else 0.0) for i, s in found.items()]
-    stored_fit = all(m.target in stored for m in relation.matching.layers)
-    return not stored_fit or (bool(gains) and sum(gains) / len(gains) > MARGIN)
+    if any(m.target not in stored for m in relation.matching.layers):
+        return True
+    gains = [relation_of(found, m.target) - relation_of(stored, m.target) for m in relation.aligned.matching.layers]
+    return bool(gains) and sum(gains) / len(gains) > MARGIN
+
+
+def relation_of(scores: Mapping[LayerId, LayerScore], layer: LayerId) -> float:
+    """ρ̂ of a layer; 0 where nothing was found."""
+    return scores[layer].relation or 0.0 if layer in scores else 0.0
