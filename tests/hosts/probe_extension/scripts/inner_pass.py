@@ -1,9 +1,10 @@
-"""Loaded into the WebUI by the tests: an extension that repaints pictures in a pass without scripts, as ADetailer does."""
+"""Loaded into the WebUI by the tests: an extension that adds a picture made in a pass without scripts, as ADetailer makes its own."""
 
 from copy import copy
 
 import gradio as gr
 from modules import processing, scripts
+from PIL import Image
 
 
 class InnerPass(scripts.Script):
@@ -19,9 +20,7 @@ class InnerPass(scripts.Script):
     def postprocess_image(self, p, pp, prompt, checkpoint):
         if not prompt:
             return
-        inner = processing.StableDiffusionProcessingImg2Img(
-            init_images=[pp.image],
-            denoising_strength=0.5,
+        inner = processing.StableDiffusionProcessingTxt2Img(  # ADetailer's is img2img, where the VAE draws without a seed of its own
             sd_model=p.sd_model,
             prompt=prompt,
             seed=p.seed,
@@ -36,7 +35,8 @@ class InnerPass(scripts.Script):
             override_settings={"sd_model_checkpoint": checkpoint} if checkpoint else {},
         )
         inner.cached_c, inner.cached_uc = [None, None], [None, None]
-        inner.scripts, inner.script_args = copy(p.scripts), p.script_args
-        inner.scripts.alwayson_scripts = []
-        pp.image = processing.process_images(inner).images[0]
+        none = copy(p.scripts)
+        none.alwayson_scripts = []  # before they are given: the scripts of the page would set the seed
+        inner.scripts, inner.script_args = none, p.script_args
+        pp.image = Image.blend(pp.image, processing.process_images(inner).images[0], 0.5)
         inner.close()
