@@ -79,13 +79,16 @@ class RealForge(RealA1111):
         return {"VERSION_UID": said[1]} if said else {}
 
     def _split(self, checkpoints: Path) -> None:
-        """``split`` is deep, with its text encoder in a file of its own, clip.safetensors."""
+        """``split`` is deep, with its text encoder in a file of its own, clip.safetensors; vae.safetensors is its VAE alone."""
         if not (checkpoints / "deep.safetensors").exists():
             return
         tensors, prefix = load_file(checkpoints / "deep.safetensors"), "cond_stage_model.transformer."
         text = {name.removeprefix(prefix): tensors.pop(name) for name in list(tensors) if name.startswith(prefix)}
         save_file(tensors, checkpoints / "split.safetensors")
         save_file(text, self.models / "text_encoder" / "clip.safetensors")
+        prefix = "first_stage_model."
+        vae = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+        save_file(vae, self.models / "VAE" / "vae.safetensors")
 
     def _start(self, page: bool, flags: Sequence[str]) -> subprocess.Popen[bytes]:
         webui = Path(os.environ[f"LORAX_{self.kind}"])
