@@ -75,6 +75,8 @@ def with_alignment(
     alignment = find_alignment(source, target, whole, where, progress, hurried)
     matching = whole.narrowed(layers)
     covered = [m for m in matching.layers if alignment.covers(m.target)]
+    if alignment.identity and all(m.target in relation.scores.layers for m in covered):
+        return Relation(relation.matching, relation.scores, Aligned(matching, relation.scores, alignment))
     scores = score_matches(source, target, covered, layers, [], device=where, progress=progress, alignment=alignment)
     return Relation(relation.matching, relation.scores, Aligned(matching, scores, alignment))
 
