@@ -24,6 +24,7 @@ _OWN = """
 & .soft{color:var(--soft)}
 & .small{font-size:13.5px}
 & .verdict{margin:0 0 14px;padding:14px 18px}
+& .verdict{border-style:solid;border-width:1px 1px 1px 5px;border-color:var(--line) var(--line) var(--line) var(--tone)}
 & .verdict strong{font-size:19px;line-height:1.35}
 & .verdict .pair{font-size:13.5px;color:var(--soft);margin:0 0 4px}
 & .tiles{grid-template-columns:repeat(auto-fit,minmax(148px,1fr))}
@@ -41,17 +42,20 @@ _OWN = """
 & .chip{line-height:1.6}
 & .wide{overflow-x:auto}
 & .wide td,& .wide th{overflow-wrap:normal;white-space:nowrap}
-& .wide td.long{white-space:normal;min-width:22ch}
-& .error{padding:10px 14px;border:1px solid var(--bad);border-left-width:5px;border-radius:8px;color:var(--ink);background:var(--card)}
+& .wide td.long{white-space:normal;padding-top:0}
+& .wide tr.follows td{border-bottom-width:0}
+& .error{padding:10px 14px;border-radius:8px;color:var(--ink);background:var(--card)}
+& .error{border-style:solid;border-width:1px 1px 1px 5px;border-color:var(--bad)}
 & .error b{color:var(--bad)}
 & .told{padding:10px 14px;border:1px solid var(--line);border-radius:8px;color:var(--soft)}
 & .bar{height:10px;border-radius:99px;background:var(--none);overflow:hidden;margin:0 0 6px}
 & .bar i{display:block;height:100%;border-radius:99px;background:var(--accent)}
 & .path{font:13px/1.5 ui-monospace,'Cascadia Mono','DejaVu Sans Mono',Menlo,Consolas,monospace}
-& .matrix td{text-align:center;padding:8px 10px;font-variant-numeric:tabular-nums;min-width:64px;border-radius:4px}
+& .matrix td{text-align:center;vertical-align:middle;padding:8px 10px;font-variant-numeric:tabular-nums;min-width:64px;border-radius:4px}
 & .matrix th{text-align:center;padding:6px 10px;font-weight:500;white-space:normal;max-width:16ch}
 & .matrix tbody th{text-align:right}
 & .matrix td.lit{color:#fff}
+.dark & .matrix td.lit{color:#0b1d1a}
 & .matrix{width:auto;border-collapse:separate;border-spacing:3px}
 .lorax-bar .progressDiv{position:static;width:100%;flex:1 0 100%}
 #lorax_refresh{max-width:220px;margin-left:auto}

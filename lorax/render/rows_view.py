@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from lorax.render import words
-from lorax.render.markup import Markup, tag
+from lorax.render.markup import Markup, join, tag
 from lorax.render.page import paragraph
 from lorax.render.views import view
 
-HEAD = ("adapter", "checkpoint", "result", "verdict", "modules", "energy", "time", "")
+HEAD = ("adapter", "checkpoint", "result", "verdict", "modules", "energy", "time")
 TONES = {"done": "good", "kept": "plain", "refused": "weak", "failed": "bad"}
 
 
@@ -49,4 +49,5 @@ def _row(row: BatchRow) -> Markup:
     verdict = words.VERDICTS[row.verdict][0] if row.verdict in words.VERDICTS else "–"
     cells = [row.adapter, row.target, tag("span", row.state, class_=f"chip {TONES.get(row.state, 'plain')}"), verdict, row.modules]
     cells += [words.share(row.energy_kept), words.duration(row.seconds) if row.seconds else "–"]
-    return tag("tr", *(tag("td", cell) for cell in cells), tag("td", row.message, class_="long soft"))
+    line = tag("tr", *(tag("td", cell) for cell in cells), class_="follows" if row.message else None)
+    return join(line, tag("tr", tag("td", row.message, class_="long soft small", colspan=len(HEAD))) if row.message else "")

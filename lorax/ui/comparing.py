@@ -26,7 +26,8 @@ def compare(place: Workplace, names: Sequence[str], all_layers: bool, progress: 
     pairs = [(i, j) for i in range(len(chosen)) for j in range(len(chosen)) if i != j]
     costs: dict[tuple[int, int], Atc | str] = {}
     errors: list[str] = []
-    yield matrix_view(chosen, costs)
+    titles = [name.removesuffix(".safetensors") for name in chosen]
+    yield matrix_view(titles, costs)
     for done, (i, j) in enumerate(pairs):
         try:
             atc = _similarity(place, chosen[i], chosen[j], all_layers, counted(progress, done, len(pairs))).scores.atc
@@ -36,7 +37,7 @@ def compare(place: Workplace, names: Sequence[str], all_layers: bool, progress: 
         except Exception as error:
             costs[i, j] = line_of(error)
             errors.append(error_view(f"{chosen[i]} and {chosen[j]}: {line_of(error)}"))
-        yield matrix_view(chosen, costs) + "".join(errors)
+        yield matrix_view(titles, costs) + "".join(errors)
 
 
 def _similarity(place: Workplace, source: str, target: str, all_layers: bool, progress: Progress) -> SimilarityReport:
