@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from converter import arguments as a
-from converter import cache_options, distill_options
+from converter import cache_options, compare_options, distill_options
 
 THREE_RANKS = """Three ranks, three names: --rank is k, how many of the target's own directions a projection may use;
 --out-rank is r, the size of the LoRA that is written; similarity is measured at a small rank of its own."""
@@ -35,7 +35,7 @@ def build_parser() -> ArgumentParser:
         formatter_class=RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True, title="commands", dest="command")
-    for add in (_inspect, _transfer, _similarity, _to_lorax, _export, _bake, _batch, _cache, _demo, _ui):
+    for add in (_inspect, _transfer, _similarity, _to_lorax, _export, _bake, _batch, _cache, _compare, _demo, _ui):
         add(commands)
     return parser
 
@@ -227,6 +227,21 @@ def _batch(commands: Any) -> None:
     parser.add_argument("--resume", action="store_true", help="keep results that were made from the same adapter, target and settings")
     _how(parser)
     parser.add_argument("--reports", action="store_true", help="also write an HTML report beside every result")
+    _json(parser)
+
+
+def _compare(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "compare-pictures",
+        "compare_pictures",
+        "draw an adapter on its own base and on another, side by side",
+        compare_options.ABOUT,
+        compare_options.EXAMPLES,
+    )
+    compare_options.add_options(parser)
+    _device(parser)
+    _force(parser)
     _json(parser)
 
 

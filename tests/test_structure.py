@@ -54,7 +54,7 @@ HOST_MODULES = {"modules", "ldm_patched", "backend", "modules_forge", "comfy", "
 BARRED = {"converter", "tests", "scripts"}
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "common", "misc", "tools"}
 MAX_LINES = 350
-PUBLIC_PACKAGES = {("train", "distill")}
+PUBLIC_PACKAGES = {("train", "distill"), ("train", "compare")}
 """Under ``lorax``: what needs the extra ``[train]`` is not among the names of ``lorax`` itself."""
 
 

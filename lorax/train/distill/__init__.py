@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from lorax.train.distill.job import Job, check_paths, open_job
 from lorax.train.distill.measure import effect_cosine, missed_share, relative_strength
+from lorax.train.distill.prompts import read_prompts
 from lorax.train.distill.report import DistillReport, distill_to_html, distill_to_json, distill_to_markdown, distill_to_text
 from lorax.train.distill.run import distill
 from lorax.train.distill.settings import DistillSettings, state_folder
@@ -26,6 +27,7 @@ __all__ = [
     "effect_cosine",
     "missed_share",
     "open_job",
+    "read_prompts",
     "relative_strength",
     "require_packages",
     "state_folder",

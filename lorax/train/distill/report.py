@@ -11,9 +11,7 @@ from lorax.render.page import page, section, tile, tiles, verdict_card
 from lorax.render.page import table as html_table
 from lorax.render.terminal import columns
 from lorax.render.words import duration
-
-GOOD, FAIR = 0.8, 0.5
-"""Effect cosines; where it was .95 on small models .95 of the gain was recovered, at .5 about half."""
+from lorax.train.distill.measure import FAIR, GOOD, in_words
 
 
 @dataclass(frozen=True)
@@ -48,9 +46,7 @@ class DistillReport:
     @property
     def verdict(self) -> str:
         """In a few words, by the effect cosine."""
-        if self.cosine >= GOOD:
-            return "the target shows the adapter's effect"
-        return "the target shows part of the adapter's effect" if self.cosine >= FAIR else "the target hardly shows the adapter's effect"
+        return in_words(self.cosine)
 
 
 def distill_to_json(report: DistillReport) -> dict[str, Any]:
