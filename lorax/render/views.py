@@ -106,7 +106,7 @@ def matrix_view(names: Sequence[str], costs: Mapping[tuple[int, int], Atc | str]
     table = tag("table", tag("thead", head), tag("tbody", *rows), class_="matrix")
     return view(
         tag("h2", "Transferability cost"),
-        paragraph(f"{words.EXPLAIN_ATC} Each cell: left / right; deep colours are easy, sandy ones hard.", quiet=True),
+        paragraph(f"{words.EXPLAIN_ATC} Each cell: left / right; teal is easy, sand is hard.", quiet=True),
         tag("div", table, class_="wide"),
     )
 
