@@ -73,7 +73,8 @@ def plan_transfer(
     decisions = [decide.match(m, scores.layers.get(m.target, UNSCORED)) for m in matching.layers]
     decisions += [LayerDecision(i, None, "skip", reason) for i, reason in {**matching.unplaced, **left_out}.items()]
     decisions.sort(key=lambda d: (str(d.source), str(d.target)))
-    judgement = judge(source, target, scores.layers, sum(fits(d) for d in decisions), alignment)
+    in_unet = any(i.component == Component.UNET for i in wanted)
+    judgement = judge(source, target, scores.layers, sum(fits(d) for d in decisions), alignment if in_unet else None, in_unet)
     method, method_reason = describe_method(decisions, adapter, source, settings)
     return TransferPlan(
         settings=settings,

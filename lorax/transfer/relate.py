@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from lorax.checkpoint import Checkpoint
 from lorax.device import resolve_device
-from lorax.layers import LayerId
+from lorax.layers import Component, LayerId
 from lorax.transfer.align import Alignment, find_alignment, match_whole, widths_differ
 from lorax.transfer.match import Matching, match_layers
 from lorax.transfer.score import Scores, score_matches
@@ -84,8 +84,10 @@ def with_alignment(
 def alignment_may_help(source: Checkpoint, target: Checkpoint, relation: Relation) -> bool:
     """Whether channels may be others, or elsewhere: widths differ, or the weights as stored are far apart."""
     rho = model_cosine(relation.scores.layers)
-    reshaped = any(source.layers[m.source].shape != target.layers[m.target].shape for m in relation.matching.layers)
-    return reshaped or widths_differ(source, target) or (rho is not None and rho < CLOSE_COSINE)
+    matching = relation.matching
+    reshaped = any(source.layers[m.source].shape != target.layers[m.target].shape for m in matching.layers)
+    lost = any(i.component == Component.UNET for i in matching.unplaced) and widths_differ(source, target)
+    return reshaped or lost or (rho is not None and rho < CLOSE_COSINE)
 
 
 def better_aligned(relation: Relation) -> bool:

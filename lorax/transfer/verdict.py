@@ -1,7 +1,8 @@
 """What to expect of a transfer, in words, from the weights alone.
 
 Thresholds come from small models (docs: evidence): related bases had a raw cosine of .86 or more per layer type, unrelated ones
-.05 or less; where residual blocks are gone a third of the effect was carried, where only transformer blocks are gone .95.
+.05 or less, and .03 above chance where channels were fitted; where residual blocks are gone a third of the effect was carried,
+where only transformer blocks are gone .95, where the width was cut by a quarter .55 to .75.
 """
 
 from __future__ import annotations
@@ -41,10 +42,11 @@ def judge(
     scores: Mapping[LayerId, LayerScore],
     placed: int,
     alignment: Alignment | None = None,
+    in_unet: bool = True,
 ) -> Judgement:
     """The verdict for a pair of bases, from the scores of the layers that the adapter touches.
 
-    alignment: the maps by which the scores compare weights, where channels had to be found.
+    alignment: the maps by which the scores compare weights, where channels had to be found. in_unet: the adapter touches the UNet.
     """
     if placed == 0:
         return Judgement("not transferable", "no layer of the adapter has a counterpart of its shape in the target")
@@ -64,12 +66,12 @@ def judge(
         what += ", channel by matching channel and above chance,"
     if rho < MIN_COSINE:
         return Judgement("not transferable", f"the two bases are unrelated: {what} is {rho:.2f}, under {MIN_COSINE:.2f}")
-    differ, total = residual_blocks(source, target)
+    differ, total = residual_blocks(source, target) if in_unet else (0, 0)
     if differ > total * MAX_LOST_RESIDUALS:
         where = f"{differ} of {total} residual blocks are in only one of the two bases"
         return Judgement("weak", f"{where}; on small models about a third of the effect was carried")
     widths = first_width(source), first_width(target)
-    if widths[0] != widths[1]:
+    if in_unet and widths[0] != widths[1]:
         where = f"the target's first level has {widths[1]} channels, the source's {widths[0]}"
         return Judgement("weak", f"{where}; on small models a third to three quarters of the effect were carried")
     if rho < CLOSE_COSINE:

@@ -218,3 +218,13 @@ def test_the_scrambled_model_computes_the_same(folder: Path, sd1: Path):
                     outputs.append(unet(x, torch.tensor([500]), text).sample)
     torch.testing.assert_close(outputs[0], outputs[1], rtol=1e-3, atol=1e-4)
     assert float(flatten_weight(outputs[0]).norm()) > 0
+
+
+def test_an_adapter_of_the_text_encoder_does_not_care_for_the_unet(folder: Path, sd1: Path):
+    with open_checkpoint(sd1) as source:
+        maps = narrowing(source, keep=3, cell=4)
+        with open_checkpoint(write_rebased(folder / "narrow-text.safetensors", source, maps)) as target:
+            adapter = adapter_for(source)
+            text = {i: m for i, m in adapter.modules.items() if i.component == Component.TE1}
+            plan = plan_transfer(Adapter("style", None, "kohya", source.arch, text), source, target)
+    assert (plan.method, plan.verdict) == ("copy", "same base")
