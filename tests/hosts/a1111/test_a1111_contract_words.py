@@ -123,12 +123,11 @@ def test_a_lorax_file_in_the_ordinary_folder(bench: Any, first: str, second: str
 
 def test_a_self_contained_file_without_its_base(bench: Any) -> None:
     """Its factors stand for it: they are projected on the checkpoint, as the converter does without a source."""
-    for checkpoint in ("a", "b", "same_a"):
+    for checkpoint in ("a", "b"):
         bench.switch(checkpoint)
-        exported = bench.picture(f"a cat <lora:whole-for-{base(checkpoint)}:1>")
+        exported = bench.picture(f"a cat <lora:whole-for-{checkpoint}:1>")
         ours = bench.picture("a cat <lora:whole:1>")
-        assert ours.pixels == exported.pixels
-        assert ours.pixels != bench.picture(f"a cat <lora:plain-for-{base(checkpoint)}:1>").pixels
+        assert ours.pixels == exported.pixels != bench.picture(f"a cat <lora:plain-for-{checkpoint}:1>").pixels
         assert 'Lora hashes: "whole: ' in ours.infotext
         assert bench.picture("a cat <lorax:whole:1>").pixels == exported.pixels
     assert "nothing could be checked" in bench.log()
