@@ -14,6 +14,7 @@ from lorax.ui import inspecting
 from lorax.ui.batching import carry_all
 from lorax.ui.choices import AUTO, METHODS, UNKNOWN, Options, options_from
 from lorax.ui.comparing import compare
+from lorax.ui.distilling import distil
 from lorax.ui.transferring import Transfers
 from tests.ui.places import MARKUP, Folders
 
@@ -161,3 +162,12 @@ def test_the_result_is_an_adapter_for_its_target(folders: Folders) -> None:
     file = open_tensors(files[0])
     assert file.metadata["lorax.target_base"] == "fine"
     file.close()
+
+
+def test_a_distillation_is_refused_before_any_training(folders: Folders) -> None:
+    transfers = Transfers(folders.place)
+    (folders.out / "style-fine-distilled.safetensors").write_bytes(b"mine")
+    for adapter, steps, said in (("style", 0, "training steps"), ("stranger", 5, "base was not found"), ("style", 5, "exists")):
+        with pytest.raises(LoraxError, match=said):
+            list(distil(transfers, adapter, AUTO, "fine.safetensors", options(), steps, no_progress))
+    assert (folders.out / "style-fine-distilled.safetensors").read_bytes() == b"mine"
