@@ -22,7 +22,7 @@ from lorax.train.distill.job import Job, Ticker, check_paths, open_job
 from lorax.train.distill.learn import Learning, OnStep, begin, learn, load_learning, save_learning, student_change
 from lorax.train.distill.measure import effect_cosine, missed_share
 from lorax.train.distill.own_samples import own_samples
-from lorax.train.distill.points import ORIGINS, Points, draw_samples, make_points, predict_points, with_effect
+from lorax.train.distill.points import Points, draw_samples, make_points, predict_points, with_effect
 from lorax.train.distill.rate import TRIED, find_rate, trial_steps
 from lorax.train.distill.report import DistillReport
 from lorax.train.distill.settings import DistillSettings, state_folder
@@ -82,7 +82,6 @@ def gather(job: Job, ticker: Ticker) -> Points:
             tick = ticker.phase("sampling from the source with the adapter", passes)
             of_adapted = draw_samples(model, adapted_texts, job.prompts, s, size, tick)
         points = make_points((of_source, of_adapted, of_target), job.prompts, signal, s)
-        assert len(ORIGINS) == 3
         return _measured(job, model, points, texts, velocity, ticker)
 
 
