@@ -158,10 +158,10 @@ def rows_key(weight: Weight) -> str:
 
 
 def packed(name: str, vectors: Tensor) -> Entry:
-    """Columns [n, k] as 16-bit fixed point, each with its own step."""
+    """Columns [n, k] as 16-bit fixed point, each with its own step; laid out as in a file, for products round by layout."""
     step = vectors.abs().amax(0) / 32767 if vectors.numel() else vectors.new_ones(vectors.shape[1])
     step = torch.where(step > 0, step, 1.0)
-    return {name: (vectors / step).round().short().cpu(), f"{name}.step": step.cpu()}
+    return {name: (vectors / step).round().short().cpu().contiguous(), f"{name}.step": step.cpu()}
 
 
 def unpacked(entry: Entry, name: str) -> Tensor:
