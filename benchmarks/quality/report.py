@@ -94,7 +94,7 @@ def _shown(rows: Mapping[Key, Row], group: Group, column: str, found: Cell | Non
     if found is not None:
         return f"{found.mean:.0f} ± {found.sd:.0f}" if figure == "frechet" else str(found)
     mine = [r for r in rows.values() if (r.family, r.source, r.target, r.kind) == group and r.column == column]
-    return "*refused*" if mine and all(r.verdict == "not transferable" and r.loss is None for r in mine) else "–"
+    return "*refused*" if column == "auto" and mine and all(r.verdict == "not transferable" and r.loss is None for r in mine) else "–"
 
 
 def _differences(rows: Mapping[Key, Row]) -> Iterator[str]:
