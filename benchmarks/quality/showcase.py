@@ -11,7 +11,7 @@ from benchmarks.quality.columns import COLUMNS, Pair, own_deltas
 from benchmarks.quality.evaluate import Evaluation
 from benchmarks.quality.family import Member, Workshop
 from benchmarks.quality.grids import draw_grid, samples
-from benchmarks.quality.pictures import TABLE_STYLES
+from benchmarks.quality.pictures import TUNING_STYLES
 from lorax import open_checkpoint
 
 CAPTIONS = (
@@ -22,7 +22,7 @@ CAPTIONS = (
     "magenta circle southeast",
     "cyan square northwest",
 )
-SHOWN = (("sd", 1, "blocks", "stripes"), ("sd", 1, "width", "hue"), ("sd", 1, "finetune", "stripes"), ("xl", 0, "blocks", "stripes"))
+SHOWN = (("sd", 0, "blocks", "stripes"), ("sd", 0, "width", "hue"), ("sd", 0, "finetune", "stripes"), ("xl", 0, "blocks", "stripes"))
 """(family, seed, target, style)"""
 
 
@@ -33,7 +33,7 @@ def write_grids(evaluation: Evaluation, folder: Path) -> None:
         source, target = Member(family, seed, "source"), Member(family, seed, name)
         if workshop.has(source) and workshop.has(target):
             draw_grid(folder / f"grid-{family}-{name}.png", [*_columns(evaluation, source, target, style)], CAPTIONS)
-    draw_grid(folder.parent / "training-styles.png", [*_trained(workshop, Member("sd", 1, "source"))], CAPTIONS)
+    draw_grid(folder.parent / "training-styles.png", [*_trained(workshop, Member("sd", 0, "source"))], CAPTIONS)
 
 
 def _columns(evaluation: Evaluation, source: Member, target: Member, style: str) -> Iterator[tuple[str, Tensor]]:
@@ -49,9 +49,6 @@ def _columns(evaluation: Evaluation, source: Member, target: Member, style: str)
             if made.deltas is not None:
                 title = f"auto:\n{made.note}" if name == "auto" else name
                 yield title, samples(workshop, target, made.deltas, CAPTIONS)
-        distilled = evaluation.distilled((source, target), "lora", style, path)
-        if distilled.deltas is not None:
-            yield "distill", samples(workshop, target, distilled.deltas, CAPTIONS)
         yield "trained\nthere", samples(workshop, target, own_deltas(workshop.adapter(target, "lora", style), pair.target), CAPTIONS)
     finally:
         pair.close()
@@ -61,6 +58,6 @@ def _trained(workshop: Workshop, member: Member) -> Iterator[tuple[str, Tensor]]
     """The base, and native LoRA-X adapters trained on it."""
     yield "base", samples(workshop, member, None, CAPTIONS)
     with open_checkpoint(workshop.model(member)) as base:
-        for style in TABLE_STYLES:
+        for style in TUNING_STYLES:
             deltas = own_deltas(workshop.adapter(member, "lorax", style), base)
             yield f"LoRA-X\n{style}", samples(workshop, member, deltas, CAPTIONS)
