@@ -8,9 +8,9 @@ from typing import Any
 from lorax.errors import LoraxError
 from lorax.hosts.a1111 import models
 from lorax.hosts.a1111.follower import Follower
-from lorax.hosts.base import SETTINGS, Wish, hashes_from_infotext, hashes_to_infotext, parse_wish, webui
-from lorax.hosts.base.infotext import HASHES, PROBLEMS
-from lorax.hosts.base.pictures import strengthened
+from lorax.hosts.base import Wish, parse_wish, webui
+from lorax.hosts.base.infotext import PROBLEMS
+from lorax.hosts.base.pictures import strengthened, write_infotext
 
 
 class LoraxTag:
@@ -41,7 +41,7 @@ class LoraxTag:
             follower.notes.append("with fp8 and 'Cache FP16 weight for LoRA' the WebUI applies only the last network that touches a layer")
         self._tell(p)
         if follower.applied:
-            self._into_infotext(p)
+            write_infotext(p, follower.applied)
 
     def deactivate(self, p: Any) -> None:
         """The picture is done; what went wrong since (at the refiner) is said now."""
@@ -57,13 +57,3 @@ class LoraxTag:
             before = p.extra_generation_params.get(PROBLEMS)
             p.extra_generation_params[PROBLEMS] = "; ".join([*([before] if before else []), *follower.problems])
         follower.problems, follower.notes = [], []
-
-    def _into_infotext(self, p: Any) -> None:
-        """Beside what stands there of the first pass, or of the picture that this one is an inner pass of (ADetailer)."""
-        before = hashes_from_infotext(str(p.extra_generation_params.get(HASHES, "")))
-        now = hashes_to_infotext({name: carried.adapter_hash for name, carried in self._follower.applied.items()})
-        p.extra_generation_params[HASHES] = hashes_to_infotext(before | hashes_from_infotext(now))
-        for setting in SETTINGS:
-            value = webui.option(setting.key)
-            if setting.infotext and value is not None and value != setting.default:
-                p.extra_generation_params[setting.infotext] = value

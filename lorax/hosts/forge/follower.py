@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from lorax.errors import Cancelled, LoraxError, one_line
-from lorax.hosts.base import Carried, KnownBase, RetargetOptions, Service, Wish, hashes_to_infotext, parse_wish, webui
-from lorax.hosts.base.infotext import HASHES, PROBLEMS
-from lorax.hosts.base.pictures import strengthened
-from lorax.hosts.base.settings import SETTINGS
+from lorax.hosts.base import Carried, KnownBase, RetargetOptions, Service, Wish, parse_wish, webui
+from lorax.hosts.base.infotext import PROBLEMS
+from lorax.hosts.base.pictures import strengthened, write_infotext
 from lorax.hosts.forge import encoders
 from lorax.hosts.forge.models import active_model, base_of, chosen_base
 from lorax.hosts.forge.native import NativeFiles
@@ -86,7 +85,7 @@ class Follower:
             self._remember(p, ("lora", path), (digest,))
         self._tell(p)
         if self.applied:
-            self._into_infotext(p)
+            write_infotext(p, self.applied)
 
     def end(self, p: Any) -> None:
         """The picture is done: the model is as the built-in left it."""
@@ -170,15 +169,6 @@ class Follower:
             before = p.extra_generation_params.get(PROBLEMS)
             p.extra_generation_params[PROBLEMS] = "; ".join([*([before] if before else []), *problems])
         self._problems, self._notes = [], []
-
-    def _into_infotext(self, p: Any) -> None:
-        hashes = getattr(p, "lorax_hashes", {}) if getattr(p, "is_hr_pass", False) else {}
-        p.lorax_hashes = hashes | {name: carried.adapter_hash for name, carried in self.applied.items()}
-        p.extra_generation_params[HASHES] = hashes_to_infotext(p.lorax_hashes)
-        for setting in SETTINGS:
-            value = webui.option(setting.key)
-            if setting.infotext and value is not None and value != setting.default:
-                p.extra_generation_params[setting.infotext] = value
 
     def _remember(self, p: Any, asked: Hashable, content: tuple[str, ...]) -> None:
         """Forget text encodings where the same tags on the same checkpoint mean something else than before."""

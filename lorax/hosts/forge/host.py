@@ -51,6 +51,7 @@ class Forge:
         if not self._undo:
             self._undo = [models.on_choice(self.follower.warm)]
         self.take_place()
+        webui.forget_conds()  # while the extension was disabled, the same tags stood for nothing
 
     def take_place(self) -> bool:
         """Around the built-in's loader, once the built-in is registered: callbacks run in an order that we do not choose."""
