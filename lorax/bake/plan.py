@@ -15,6 +15,7 @@ from lorax.checkpoint.decode import FLOATS, scale_name
 from lorax.errors import BaseMismatch, FileError, LoraxError, UnknownFormat, WouldOverwrite, one_line
 from lorax.layers import Layer, LayerId
 from lorax.safefile import TensorFile
+from lorax.safefile.gguf import TYPES
 
 
 @dataclass(frozen=True)
@@ -155,6 +156,9 @@ def _notes(checkpoint: Checkpoint, file: TensorFile, edits: Mapping[str, Sequenc
     narrow = sorted({dtype for tensor in edits if (dtype := file.tensors[tensor].dtype).startswith("F8")})
     if narrow:
         yield f"the checkpoint is {', '.join(narrow)}: what the adapter changes is rounded to that; an fp16 checkpoint keeps more of it"
+    types = file.metadata.get(TYPES, "")
+    if "Q" in types:
+        yield f"the checkpoint is GGUF ({types}): what is quantised there is written as F32; an fp16 checkpoint gives a smaller file"
     if file.ignored:
         yield f"{len(file.ignored)} entries of the pickle are no tensors and were left out: {', '.join(file.ignored[:5])}"
     if copies := checkpoint.about.counted.get("of the EMA copy"):

@@ -18,10 +18,11 @@ from lorax.bases import Bases
 from lorax.checkpoint import Checkpoint, open_checkpoint
 from lorax.device import resolve_device
 from lorax.safefile import stream_safetensors
+from lorax.safefile.gguf import TYPES
 from lorax.version import VERSION
 
-STALE = ("modelspec.hash_sha256", "sshs_model_hash", "sshs_legacy_hash")
-"""Metadata that is wrong once a weight has changed."""
+STALE = ("modelspec.hash_sha256", "sshs_model_hash", "sshs_legacy_hash", TYPES)
+"""Metadata that is wrong once a weight has changed, or is written as another type."""
 
 
 @dataclass(frozen=True)
