@@ -23,7 +23,7 @@ from lorax.spectral import Span, SpectralBasis, compute_bases, row_space
 from lorax.tensorindex import TensorIndex
 from lorax.workers import single_threaded
 
-VERSION = "2"
+VERSION = "3"
 """Of the algorithms in `lorax.spectral` and of the entries: raise it when either changes."""
 STEP = 320
 """Bases are computed and kept at multiples of this rank, so that one entry serves every smaller k."""
@@ -161,7 +161,7 @@ def packed(name: str, vectors: Tensor) -> Entry:
     """Columns [n, k] as 16-bit fixed point, each with its own step; laid out as in a file, for products round by layout."""
     step = vectors.abs().amax(0) / 32767 if vectors.numel() else vectors.new_ones(vectors.shape[1])
     step = torch.where(step > 0, step, 1.0)
-    return {name: (vectors / step).round().short().cpu().contiguous(), f"{name}.step": step.cpu()}
+    return {name: (vectors / step).round_().short().cpu().contiguous(), f"{name}.step": step.cpu()}
 
 
 def unpacked(entry: Entry, name: str) -> Tensor:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from lorax.errors import MalformedCheckpoint
 from lorax.linalg import all_finite
-from lorax.safefile import TensorFile
+from lorax.safefile import Rows, TensorFile
 
 FLOATS = frozenset({"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2", "F8_E4M3FNUZ", "F8_E5M2FNUZ"})
 """Dtypes that are weights by themselves, or times one scale; anything else is a quantisation with tables of its own."""
@@ -19,15 +19,12 @@ def scale_name(file: TensorFile, tensor: str) -> str | None:
     return next((n for n in (f"{module}.scale_weight", f"{module}.weight_scale") if n in file.tensors), None)
 
 
-def read_float(file: TensorFile, tensor: str, rows: tuple[int, int] | None) -> Tensor:
+def read_float(file: TensorFile, tensor: str, rows: Rows | None) -> Tensor:
     """The tensor (or its `rows`) in fp32 on the CPU, fp8 multiplied by its scale.
 
     MalformedCheckpoint, naming the tensor, where a value is not finite.
     """
-    stored = file.read(tensor)
-    if rows is not None:
-        stored = stored[rows[0] : rows[1]].clone()
-    values = stored.to(torch.float32)
+    values = file.read(tensor, rows).to(torch.float32)
     if file.tensors[tensor].dtype.startswith("F8") and (scale := scale_name(file, tensor)) is not None:
         values = values * _broadcast(file.read(scale).to(torch.float32), values.ndim, rows)
     if not all_finite(values):
@@ -36,7 +33,7 @@ def read_float(file: TensorFile, tensor: str, rows: tuple[int, int] | None) -> T
     return values
 
 
-def _broadcast(scale: Tensor, ndim: int, rows: tuple[int, int] | None) -> Tensor:
+def _broadcast(scale: Tensor, ndim: int, rows: Rows | None) -> Tensor:
     """A scale for the whole tensor as it is; one scale a row as a column."""
     if scale.numel() == 1:
         return scale.reshape(())

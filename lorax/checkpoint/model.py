@@ -104,9 +104,14 @@ class Checkpoint:
         """The file that holds a component's tensors."""
         return self._files[component]
 
-    def read(self, layer: Layer) -> Tensor:
-        """The weight in fp32 on the CPU, in the layer's shape, fp8 times its scale. MalformedCheckpoint for NaN or infinity."""
-        return read_float(self._files[layer.id.component], layer.tensor, layer.rows)
+    def read(self, layer: Layer, rows: int | None = None) -> Tensor:
+        """The weight in fp32 on the CPU, in the layer's shape, fp8 times its scale. MalformedCheckpoint for NaN or infinity.
+
+        rows: only the first so many of them, and nothing else is read.
+        """
+        first, last = layer.rows or (0, layer.shape[0])
+        part = layer.rows if rows is None else (first, min(first + rows, last))
+        return read_float(self._files[layer.id.component], layer.tensor, part)
 
     def read_bias(self, layer: Layer) -> Tensor | None:
         """The bias in fp32, [out]; None where the layer has none."""

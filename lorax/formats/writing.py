@@ -36,10 +36,11 @@ def _stored(layer: LayerId, factors: Factors, shape: tuple[int, ...], alpha: int
     if factors.shape != (shape[0], math.prod(shape[1:])):
         raise MalformedAdapter(f"{layer}: a delta of {list(factors.shape)} does not fit a weight of {list(shape)}.")
     f = balanced(factors)
-    up, down = (f.up, f.down) if one_rank else (f.up * (f.rank / alpha), f.down)
-    if one_rank:
-        missing = alpha - f.rank
+    up, down, missing = f.up, f.down, alpha - f.rank
+    if missing and one_rank:
         up, down = torch.nn.functional.pad(up, (0, missing)), torch.nn.functional.pad(down, (0, 0, 0, missing))
+    elif missing:
+        up = up * (f.rank / alpha)
     up, down = up.reshape(*up.shape, *[1] * (len(shape) - 2)), down.reshape(-1, *shape[1:])
     return _cast(layer, down, dtype), _cast(layer, up, dtype), torch.tensor(float(alpha), dtype=dtype)
 
@@ -63,9 +64,11 @@ def balanced(factors: Factors) -> Factors:
     and is written again keeps its bytes.
     """
     up, down = factors.up.float(), factors.down.float()
-    lengths_up = torch.linalg.vector_norm(up.double(), dim=0)  # fp64: squares of small fp32 numbers underflow
-    lengths_down = torch.linalg.vector_norm(down.double(), dim=1)
+    lengths_up = torch.linalg.vector_norm(up, dim=0, dtype=torch.float64)  # fp64: squares of small fp32 numbers underflow
+    lengths_down = torch.linalg.vector_norm(down, dim=1, dtype=torch.float64)
     alive = (lengths_up > 0) & (lengths_down > 0)
     half = torch.where(alive, lengths_up / lengths_down, torch.ones_like(lengths_up)).log2() / 2
     shift = torch.where(half.abs() > 1, half.round(), torch.zeros_like(half)).float()
+    if bool(alive.all()) and not bool(shift.any()):
+        return Factors(up, down)
     return Factors(torch.ldexp(up, -shift) * alive, torch.ldexp(down, shift[:, None]) * alive[:, None])

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from lorax.header import TensorInfo
 from lorax.safefile.open import open_tensors
-from lorax.safefile.read import TensorFile
+from lorax.safefile.read import Rows, TensorFile
 from lorax.safefile.sharded import open_sharded
 from lorax.safefile.write import replacing, stream_safetensors, write_safetensors, write_text
 
 __all__ = [
+    "Rows",
     "TensorFile",
     "TensorInfo",
     "open_sharded",

@@ -12,13 +12,12 @@ from io import BufferedReader
 from math import prod
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
-from lorax.errors import FileError, MalformedFile, one_line
+from lorax.errors import MalformedFile, one_line
 from lorax.header import TORCH_DTYPES, TensorInfo
 from lorax.safefile.ggml import ENCODINGS, OTHERS, PLAIN, Encoding
-from lorax.safefile.read import find_tensor, open_binary
+from lorax.safefile.read import Rows, find_tensor, open_binary, part_of, read_bytes
 
 MAGIC = b"GGUF"
 TYPES = "gguf.types"
@@ -36,6 +35,11 @@ class _Place:
     size: int
     encoding: Encoding | None
     """None: the bytes are the tensor."""
+
+    @property
+    def block(self) -> int:
+        """Bytes that can only be read together."""
+        return 1 if self.encoding is None else self.encoding.nbytes
 
 
 class GgufFile:
@@ -60,25 +64,16 @@ class GgufFile:
         """What `read` gives: quantised tensors are F32 here."""
         self._places = header.places
 
-    def read(self, name: str) -> Tensor:
+    def read(self, name: str, rows: Rows | None = None) -> Tensor:
         info = find_tensor(self.path, self.tensors, name)
         place = self._places[name]
-        raw = torch.empty(place.size, dtype=torch.uint8)
-        if place.size:
-            self._fill(raw, place.offset)
+        if rows is not None and place.size % max(info.shape[0] * place.block, 1):
+            return self.read(name)[rows[0] : rows[1]].clone()
+        shape, (start, stop) = part_of(info.shape, place.size, rows)
+        raw = read_bytes(self.path, self._file, self._lock, place.offset + start, stop - start)
         if place.encoding is None:
-            return raw.view(TORCH_DTYPES[info.dtype]).reshape(info.shape)
-        return place.encoding.decode(raw.reshape(-1, place.encoding.nbytes)).reshape(info.shape)
-
-    def _fill(self, raw: Tensor, offset: int) -> None:
-        try:
-            with self._lock:
-                self._file.seek(offset)
-                count = self._file.readinto(raw.numpy().data)
-        except OSError as e:
-            raise FileError(one_line(f"'{self.path}' cannot be read: {e.strerror or e}.")) from None
-        if count < raw.numel():
-            raise MalformedFile(one_line(f"'{self.path}' became shorter while it was read; start again when it is complete."))
+            return raw.view(TORCH_DTYPES[info.dtype]).reshape(shape)
+        return place.encoding.decode(raw.reshape(-1, place.encoding.nbytes)).reshape(shape)
 
     def close(self) -> None:
         self._file.close()

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lorax.errors import FileError, MalformedFile, UnsafeFile, one_line
 from lorax.header import DTYPE_NAMES, TensorInfo
-from lorax.safefile.read import find_tensor, open_binary
+from lorax.safefile.read import Rows, find_tensor, open_binary
 
 WAY_OUT = "convert it to .safetensors with a program that you trust, and give that file"
 
@@ -32,9 +32,10 @@ class PickleFile:
             raise MalformedFile(one_line(f"'{path}' is a pickle without tensors; a state dict was expected."))
         self.tensors: Mapping[str, TensorInfo] = {name: _info(path, name, t) for name, t in self._content.items()}
 
-    def read(self, name: str) -> Tensor:
+    def read(self, name: str, rows: Rows | None = None) -> Tensor:
         find_tensor(self.path, self.tensors, name)
-        return self._content[name].clone(memory_format=torch.contiguous_format)
+        tensor = self._content[name] if rows is None else self._content[name][slice(*rows)]
+        return tensor.clone(memory_format=torch.contiguous_format)
 
     def close(self) -> None:
         self._content = {}

@@ -15,6 +15,9 @@ from torch import Tensor
 from lorax.errors import FileError, MalformedFile, nearest, one_line
 from lorax.header import MAX_HEADER, TORCH_DTYPES, TensorInfo, parse_header
 
+Rows = tuple[int, int]
+"""First row and the one behind the last."""
+
 
 class TensorFile(Protocol):
     """What safetensors files, sharded sets and pickles all look like."""
@@ -35,8 +38,8 @@ class TensorFile(Protocol):
         """Keys of the file that hold no tensor (a pickle's ``epoch``, optimizer states…)."""
         ...
 
-    def read(self, name: str) -> Tensor:
-        """The tensor as stored, on the CPU, in memory of its own."""
+    def read(self, name: str, rows: Rows | None = None) -> Tensor:
+        """The tensor (or its `rows`) as stored, on the CPU, in memory of its own."""
         ...
 
     def close(self) -> None: ...
@@ -68,25 +71,13 @@ class SafetensorsFile:
         self.tensors: Mapping[str, TensorInfo] = header.tensors
         self._offsets = header.offsets
 
-    def read(self, name: str) -> Tensor:
+    def read(self, name: str, rows: Rows | None = None) -> Tensor:
         info = find_tensor(self.path, self.tensors, name)
         if info.dtype not in TORCH_DTYPES:
             raise FileError(one_line(f"'{self.path}': '{name}' is {info.dtype}, which torch {torch.__version__} cannot hold: update it."))
-        raw = torch.empty(info.nbytes, dtype=torch.uint8)
-        if info.nbytes:
-            self._fill(raw, self._offsets[name])
-        return raw.view(TORCH_DTYPES[info.dtype]).reshape(info.shape)
-
-    def _fill(self, raw: Tensor, offset: int) -> None:
-        """Read straight into the tensor's memory: nothing but this tensor is ever allocated."""
-        try:
-            with self._lock:
-                self._file.seek(offset)
-                count = self._file.readinto(raw.numpy().data)
-        except OSError as e:
-            raise FileError(one_line(f"'{self.path}' cannot be read: {e.strerror or e}.")) from None
-        if count < raw.numel():
-            raise MalformedFile(one_line(f"'{self.path}' became shorter while it was read; start again when it is complete."))
+        shape, (start, stop) = part_of(info.shape, info.nbytes, rows)
+        raw = read_bytes(self.path, self._file, self._lock, self._offsets[name] + start, stop - start)
+        return raw.view(TORCH_DTYPES[info.dtype]).reshape(shape)
 
     def close(self) -> None:
         self._file.close()
@@ -96,6 +87,30 @@ class SafetensorsFile:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def part_of(shape: tuple[int, ...], nbytes: int, rows: Rows | None) -> tuple[tuple[int, ...], Rows]:
+    """The shape of some rows of a tensor, and where they are among its bytes; None: of all of it."""
+    if rows is None:
+        return shape, (0, nbytes)
+    row = nbytes // max(shape[0], 1)
+    return (rows[1] - rows[0], *shape[1:]), (rows[0] * row, rows[1] * row)
+
+
+def read_bytes(path: Path, file: BufferedReader, lock: threading.Lock, offset: int, size: int) -> Tensor:
+    """[size] bytes, read straight into the tensor's memory: nothing else is ever allocated."""
+    raw = torch.empty(size, dtype=torch.uint8)
+    if not size:
+        return raw
+    try:
+        with lock:
+            file.seek(offset)
+            count = file.readinto(raw.numpy().data)
+    except OSError as e:
+        raise FileError(one_line(f"'{path}' cannot be read: {e.strerror or e}.")) from None
+    if count < size:
+        raise MalformedFile(one_line(f"'{path}' became shorter while it was read; start again when it is complete."))
+    return raw
 
 
 def find_tensor(path: Path, tensors: Mapping[str, TensorInfo], name: str) -> TensorInfo:

@@ -12,7 +12,7 @@ from torch import Tensor
 from lorax.errors import FileError, MalformedFile, one_line
 from lorax.header import TensorInfo
 from lorax.safefile.open import open_tensors
-from lorax.safefile.read import TensorFile, find_tensor, open_binary
+from lorax.safefile.read import Rows, TensorFile, find_tensor, open_binary
 
 
 class ShardedFile:
@@ -26,9 +26,9 @@ class ShardedFile:
         self.tensors: Mapping[str, TensorInfo] = {name: shards[place].tensors[name] for name, place in places.items()}
         self.ignored = tuple(f"{place}: {name}" for place, shard in shards.items() for name in _unlisted(shard, place, places))
 
-    def read(self, name: str) -> Tensor:
+    def read(self, name: str, rows: Rows | None = None) -> Tensor:
         find_tensor(self.path, self.tensors, name)
-        return self._shards[self._places[name]].read(name)
+        return self._shards[self._places[name]].read(name, rows)
 
     def close(self) -> None:
         for shard in self._shards.values():

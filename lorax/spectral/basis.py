@@ -14,7 +14,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from lorax.linalg import eigh, in_double
+from lorax.linalg import eigh, in_double, inner
 from lorax.spectral.exact import exact_basis, numerical_rank, row_space, signed
 from lorax.spectral.values import Span, SpectralBasis
 
@@ -27,13 +27,13 @@ SMALL = 256
 STEEP = 20.0
 """Effective rank ``(Σλ)² / Σλ²`` under which leading directions are taken out first."""
 FLAT = 1e-3
-"""Variance of the eigenvalues over their squared mean under which they are shifted to zero."""
+"""Variance of the eigenvalues over their squared mean under which the Gram matrix is made in fp64 and its mean taken away."""
 BLOCK, POWERS, LEAK = 40, 4, 1e-3
 """Of the block power iteration: its width, its steps, and the largest share of other directions in what is taken out."""
 EDGE = 16
 """Eigenvectors beyond the k-th among which the cut is made anew, with values of full precision."""
 PROBES, SAMPLE, LAST = 4, 16, 4
-"""Random vectors to estimate the effective rank by; triplets that are checked, in all the range and at its end."""
+"""Random vectors to estimate the spectrum's shape by; triplets that are checked, in all the range and at its end."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +46,8 @@ class Prepared:
     """[n, n], fp32: the Gram matrix less what was taken out of it."""
     leading: Tensor
     """[n, p]: directions taken out, orthonormal and inside the top-k subspace; p may be 0."""
-    shift: float
+    shift: float = 0.0
+    """Taken from the diagonal in fp64, so that `gram` is all that need be looked at: products with `matrix` know less."""
 
 
 def compute_basis(weight: Tensor, k: int) -> SpectralBasis:
@@ -86,22 +87,29 @@ def compute_span(weight: Tensor, k: int) -> Span:
 
 def prepare(matrix: Tensor, k: int) -> Prepared:
     """Take out what would drown the rest in fp32: the head of a steep spectrum, the mean of a flat one. matrix: [n, long]."""
-    leading = leading_directions(matrix, k) if effective_rank(matrix) < STEEP else matrix[:, :0]
-    rest = matrix - leading @ (leading.T @ matrix) if leading.shape[1] else matrix
-    small = gram(rest)
-    mean = float(small.diagonal().mean())
-    if small.shape[0] * float(small.square().sum()) < (1 + FLAT) * (small.shape[0] * mean) ** 2:
-        exact = gram(in_double(rest))
+    rank, variance = spectrum_shape(matrix)
+    none = matrix[:, :0]
+    if variance < FLAT:
+        exact = gram(in_double(matrix))
+        mean = float(exact.diagonal().mean())
         exact.diagonal().sub_(mean)
-        return Prepared(matrix, exact.to(matrix), leading, mean)
-    return Prepared(matrix, small, leading, 0.0)
+        return Prepared(matrix, exact.to(matrix), none, mean)
+    leading = leading_directions(matrix, k) if rank < STEEP else none
+    return Prepared(matrix, gram(matrix - leading @ (leading.T @ matrix) if leading.shape[1] else matrix), leading)
 
 
-def effective_rank(matrix: Tensor) -> float:
-    """``(Σλ)² / Σλ²`` of the Gram matrix [n, n] of `matrix`, by a few random vectors, fixed by n (Hutchinson 1989)."""
-    probes = torch.randn(matrix.shape[0], PROBES, generator=torch.Generator().manual_seed(matrix.shape[0])).to(matrix)
-    squares = float((matrix @ (matrix.T @ probes)).square().sum()) / PROBES
-    return float(matrix.square().sum()) ** 2 / squares if squares else float(matrix.shape[0])
+def spectrum_shape(matrix: Tensor) -> tuple[float, float]:
+    """Effective rank ``(Σλ)² / Σλ²`` of the Gram matrix [n, n] of `matrix`, and the variance of its λ over their squared mean.
+
+    By a few random vectors, fixed by n (Hutchinson 1989), each with its own mean λ, so that equal λ have no variance.
+    """
+    probes = torch.randn(PROBES, matrix.shape[0], generator=torch.Generator().manual_seed(matrix.shape[0])).to(matrix)
+    image = (probes @ matrix) @ matrix.T
+    lengths, means, squares = ((x * y).sum(1) for x, y in ((probes, probes), (probes, image), (image, image)))
+    if not float(squares.sum()):
+        return float(matrix.shape[0]), 0.0
+    variance = float((squares * lengths / means.square()).mean()) - 1
+    return inner(matrix, matrix) ** 2 / float(squares.mean()), variance
 
 
 def leading_directions(matrix: Tensor, k: int) -> Tensor:
@@ -136,35 +144,36 @@ def refine(prepared: Prepared, k: int, values: Tensor, vectors: Tensor, wide: bo
 
     values: eigenvalues, descending.
     """
-    flat, taken = prepared.shift != 0, prepared.leading.shape[1]
-    matrix = in_double(prepared.matrix) if flat else prepared.matrix
+    matrix, taken = prepared.matrix, prepared.leading.shape[1]
     near, last = min(k + EDGE, len(values)) - taken, len(values) - taken
-    head = torch.cat([prepared.leading, vectors[:, :near]], 1).to(matrix)
+    head = torch.cat([prepared.leading, vectors[:, :near]], 1)
     image = head.T @ matrix
-    squares, turn = eigh(in_double(image @ image.T - prepared.shift * (head.T @ head)))
-    squares, turn = squares.flip(0).to(matrix) + prepared.shift, turn.flip(1).to(matrix)
-    s = squares.clamp_min(0).sqrt()
+    within = head.T @ (prepared.gram @ head) if prepared.shift else image @ image.T
+    squares, turn = eigh(in_double(within))
+    squares, turn = squares.flip(0).to(matrix), turn.flip(1).to(matrix)
+    s = (squares + prepared.shift).clamp_min(0).sqrt()
     if not bool(torch.isfinite(s).all()) or numerical_rank(s) < k:
         return None
     short = head @ turn
-    others = torch.cat([short[:, k:], vectors[:, near:last].to(matrix)], 1)
-    rest = torch.cat([squares[k:], values[near:last].to(matrix) + prepared.shift])
-    if error_estimate(matrix, short[:, :k], squares[:k], others, rest) > MARGIN * TOLERANCE:
+    others = torch.cat([short[:, k:], vectors[:, near:last]], 1)
+    rest = torch.cat([squares[k:], values[near:last]])
+    if error_estimate(prepared, short[:, :k], squares[:k], others, rest) > MARGIN * TOLERANCE:
         return None
     return signed(short[:, :k], s[:k], (image.T @ turn[:, :k]) / s[:k], wide)
 
 
-def error_estimate(matrix: Tensor, short: Tensor, squares: Tensor, others: Tensor, rest: Tensor) -> float:
+def error_estimate(prepared: Prepared, short: Tensor, squares: Tensor, others: Tensor, rest: Tensor) -> float:
     """The relative error that the subspace `short` [n, k] brings into a projected random delta, both sides counted.
 
     To first order u_i lacks ``Σ_j x_j (x_jᵀ R_i) / (λ_i − λ_j)`` over the other eigenvectors x_j (`others`, of eigenvalues
     `rest`), where ``R_i = (W Wᵀ − λ_i) u_i``; ``‖P̂ g − P g‖² = 2 Σ_i ‖lack_i‖²`` for a random g with ``‖P g‖² = k``.
-    squares: the λ_i. Taken from a sample of the u_i, and from each of the last few, which lack most.
+    squares: the λ_i, less the shift. Taken from a sample of the u_i, and from each of the last few, which lack most.
     """
     k = short.shape[1]
     size, few = min(SAMPLE, k), min(LAST, k)
     chosen = torch.cat([torch.arange(size) * k // size + k // (2 * size), torch.arange(k - few, k)]).to(short.device)
     u, squares = short[:, chosen], squares[chosen]
-    residual = matrix @ (matrix.T @ u) - u * squares
+    applied = prepared.gram @ u if prepared.shift else prepared.matrix @ (prepared.matrix.T @ u)
+    residual = applied - u * squares
     lack = ((others.T @ residual) / (squares - rest[:, None])).square().sum(0)
     return 2.0 * float(lack[:size].mean() + lack[size:].sum() / k) ** 0.5

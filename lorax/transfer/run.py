@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -18,7 +19,7 @@ from lorax.device import resolve_device
 from lorax.errors import MalformedAdapter
 from lorax.formats.fingerprint import FingerprintCheck
 from lorax.layers import Layer, LayerId
-from lorax.linalg import Factors, all_finite, energy, factorise, flatten_weight
+from lorax.linalg import Factors, energy, factorise, flatten_weight
 from lorax.spectral import Span
 from lorax.transfer.plan import require_transferable
 from lorax.transfer.types import (
@@ -35,7 +36,7 @@ from lorax.transfer.types import (
 from lorax.workers import in_order
 
 BATCH = 16
-"""Layers of one shape whose bases are computed together on a GPU."""
+"""Layers that go together: such as need no base, and on a GPU those of one shape, whose bases are computed in one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,14 +95,18 @@ class _Work:
         self.check = FingerprintCheck(self.adapter)
 
     def shares(self) -> list[tuple[LayerDecision, ...]]:
-        """The decisions one by one; on a GPU projections of one shape and k go together."""
-        if self.device.type == "cpu":
-            return [(decision,) for decision in self.plan.decisions]
+        """The decisions one by one, but those of little work together, and on a GPU projections of one shape and k."""
         alike: dict[object, list[LayerDecision]] = defaultdict(list)
         for decision in self.plan.decisions:
-            layer = self._projected(decision)
-            alike[decision if layer is None else (layer.out_features, layer.in_features, decision.k)].append(decision)
+            alike[self._likeness(decision)].append(decision)
         return [tuple(group[i : i + BATCH]) for group in alike.values() for i in range(0, len(group), BATCH)]
+
+    def _likeness(self, decision: LayerDecision) -> object:
+        """What the decisions have in common that go together."""
+        if (layer := self._projected(decision)) is not None:
+            return decision if self.device.type == "cpu" else (layer.out_features, layer.in_features, decision.k)
+        needs_a_base = decision.source is not None and self.adapter.modules[decision.source].needs_base
+        return decision if needs_a_base else decision.action
 
     def nbytes(self, share: Sequence[LayerDecision]) -> int:
         """Size of the weights that `read` gives, in fp32."""
@@ -135,7 +140,7 @@ class _Work:
         else:
             factors = compress(carry(self.plan, decision, delta, span), module, self.adapter, self.plan.settings)
             energy_out = factors.energy()
-        if not (all_finite(factors.up) and all_finite(factors.down)):
+        if not math.isfinite(energy_out):
             raise MalformedAdapter(f"{decision.source}: the transferred delta is not finite; the adapter holds values that are too large")
         written = Factors(factors.up.cpu(), factors.down.cpu()).scaled(self.plan.settings.strength)
         return LayerResult(decision, energy_in, energy_out, factors.rank), written
