@@ -107,8 +107,7 @@ def rivals(options: argparse.Namespace, page: Page) -> None:
         return
     with tempfile.TemporaryDirectory() as name:
         lora = Path(name) / "lora.safetensors"
-        chosen = f"{ONE_BLOCK}attn2" if options.quick else ONE_BLOCK
-        modules = transfers.write_lora(lora, lambda path: path.startswith(chosen))
+        modules = transfers.write_lora(lora, lambda path: path.startswith(ONE_BLOCK))
         page.rivals(modules, transfers.resize(lora, Path(name) / "out.safetensors", 16, options.sd_scripts, options.sd_python))
 
 

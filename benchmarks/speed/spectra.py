@@ -6,7 +6,6 @@ weights of each shape are timed and multiplied by how many layers of that shape 
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -25,6 +24,8 @@ from lorax.spectral import Span
 from lorax.workers import in_order
 
 K = 320
+ALLOWED = 1e-3
+"""Error on a delta. Where torch's SVD in fp32 is over it, the loop that is compared with runs in fp64."""
 SPECTRA: dict[str, float | None] = {"Gaussian": None, "decay 0": 0.0, "decay 0.5": 0.5, "decay 1": 1.0}
 Shape = tuple[int, int]
 
@@ -47,6 +48,8 @@ class Timed:
     ours: float
     svd_error: float | None
     error: float
+    double: bool = False
+    """The SVD had to be in fp64 to come under `ALLOWED`."""
 
 
 @dataclass
@@ -63,6 +66,8 @@ class Totals:
     """Layers whose SVD did not converge; they are in neither of the sums that are compared."""
     ours_alone: float = 0.0
     """Our seconds of these."""
+    double: bool = False
+    """The loop ran in fp64."""
     errors: list[float] = field(default_factory=list)
     svd_errors: list[float] = field(default_factory=list)
 
@@ -104,10 +109,14 @@ def error(span: Span, exact: Span) -> float:
     return (Factors(torch.cat([found.up, -wanted.up], 1), torch.cat([found.down, wanted.down])).energy() / wanted.energy()) ** 0.5
 
 
-def svd_span(weight: Tensor, k: int) -> Span:
-    """What peers do."""
-    u, _, vh = torch.linalg.svd(weight, full_matrices=False)
-    return Span(u[:, :k], vh[:k].T)
+def timed_svd(weight: Tensor, k: int) -> tuple[float, Span | None]:
+    """What peers do: seconds and the span, None where it does not converge."""
+    start = time.perf_counter()
+    try:
+        u, _, vh = torch.linalg.svd(weight, full_matrices=False)
+    except RuntimeError:  # torch.linalg.LinAlgError
+        return 0.0, None
+    return time.perf_counter() - start, Span(u[:, :k], vh[:k].T)
 
 
 def time_shape(maker: Maker, decay: float | None, device: torch.device) -> Timed:
@@ -115,11 +124,7 @@ def time_shape(maker: Maker, decay: float | None, device: torch.device) -> Timed
     threads = torch.get_num_threads()
     weights = maker.weights(decay, 2 * threads)
     bases = Bases()
-    peers: Span | None = None
-    start = time.perf_counter()
-    with contextlib.suppress(torch.linalg.LinAlgError):
-        peers = svd_span(weights[0], K)
-    svd = time.perf_counter() - start
+    svd, peers = timed_svd(weights[0], K)
     start = time.perf_counter()
 
     def work(_: Tensor, weight: Tensor) -> Span:
@@ -131,9 +136,12 @@ def time_shape(maker: Maker, decay: float | None, device: torch.device) -> Timed
         return Timed(maker.shape, svd, ours, 0.0, 0.0)
     exact = exact_span(weights[0], K)
     mine = Span(*(None if side is None else side.cpu() for side in (spans[0].left, spans[0].right)))
+    double = peers is None or error(peers, exact) > ALLOWED
+    if double:
+        svd, peers = timed_svd(weights[0].double(), K)
     if peers is None:
         return Timed(maker.shape, None, ours, None, error(mine, exact))
-    return Timed(maker.shape, svd, ours, error(peers, exact), error(mine, exact))
+    return Timed(maker.shape, svd, ours, error(peers, exact), error(mine, exact), double)
 
 
 def measure(names: tuple[str, ...], device: torch.device) -> Iterator[Totals]:
@@ -161,6 +169,7 @@ def add(total: Totals, timed: Timed, count: int) -> None:
         total.diverged += count
         total.ours_alone += timed.ours * count
         return
+    total.double |= timed.double
     total.svd += timed.svd * count
     total.ours += timed.ours * count
     total.svd_errors.append(timed.svd_error)

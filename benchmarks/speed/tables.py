@@ -81,7 +81,7 @@ class Page:
 
     def rivals(self, modules: int, found: dict[str, float]) -> None:
         ours = found["LoRA-X"]
-        rows = [(name, f"{seconds:.1f} s", ratio(seconds, ours)) for name, seconds in found.items()]
+        rows = [(name, f"{seconds:.2f} s", ratio(seconds, ours)) for name, seconds in found.items()]
         title = f"Cutting a rank-32 LoRA of {modules} modules to rank 16, without the start of the process"
         self.table(title, ("tool", "seconds", "against LoRA-X"), rows)
 
@@ -97,6 +97,8 @@ class Page:
 
 def base_row(total: Totals) -> tuple[str, ...]:
     svd = f"{total.svd:.0f} s" if total.svd else "–"
+    if total.double:
+        svd += " (fp64)"
     if total.diverged:
         svd += f" (no convergence: {total.diverged} layers, left out)"
     worst = f"{max(total.svd_errors):.0e}" if total.svd_errors else "–"
