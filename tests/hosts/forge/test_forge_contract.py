@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from lorax.hosts.forge import placing
+from lorax.hosts.forge import native, placing
 from tests.hosts.adapters import Adapters, write_random
 from tests.hosts.fake_forge import FakeForgeBench
 from tests.hosts.strangers import write_stranger
@@ -125,16 +126,45 @@ def test_the_same_name_with_other_content_is_merged_again(bench: Any) -> None:
     (folder / "changing.safetensors").unlink()
 
 
-def test_a_constant_identity_would_be_stale(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def constant(bench: Any) -> Iterator[Callable[[bool], None]]:
+    """Makes the identity of our patches a constant, or what it was."""
+    patch = pytest.MonkeyPatch()
+
+    def make(on: bool) -> None:
+        if not isinstance(bench, FakeForgeBench):
+            bench.post(f"/probe/constant?on={on}")
+        elif on:
+            for module in (placing, native):
+                patch.setattr(module, "identity", lambda carried: "lorax:constant")
+        else:
+            patch.undo()
+
+    yield make
+    make(False)
+
+
+def test_a_constant_identity_would_be_stale(bench: Any, constant: Callable[[bool], None]) -> None:
     """The trap is there: what the test above relies on is the identity."""
-    if not isinstance(bench, FakeForgeBench):
-        pytest.skip("the real host's process cannot be patched from here")
-    monkeypatch.setattr(placing, "identity", lambda carried: "lorax:constant")
+    constant(True)
     first = bench.picture("a cat <lorax:plain:1:0>").pixels
-    assert bench.picture("a cat <lorax:second:1:0>").pixels == first, "the made-up host merges as the real one does not"
-    monkeypatch.undo()
+    assert bench.picture("a cat <lorax:second:1:0>").pixels == first
+    constant(False)
     bench.picture("a cat")
     assert bench.picture("a cat <lorax:second:1:0>").pixels != first
+
+
+def test_a_constant_identity_would_be_stale_in_the_built_in(bench: Any, constant: Callable[[bool], None]) -> None:
+    """The same for a LoRA-X file that ``<lora:…>`` names."""
+    if getattr(bench, "kind", "FORGE") != "FORGE":
+        pytest.skip("this host knows patches by the object, not by the file's name")
+    bench.switch("b")
+    constant(True)
+    first = bench.picture("a cat <lora:sigma:1>").pixels
+    assert bench.picture("a cat <lora:sigma:1>", override_settings={"lorax_rank": 4}).pixels == first
+    constant(False)
+    bench.picture("a cat")
+    assert bench.picture("a cat <lora:sigma:1>", override_settings={"lorax_rank": 4}).pixels != first
 
 
 def test_settings_decide_and_stand_in_the_infotext(bench: Any) -> None:

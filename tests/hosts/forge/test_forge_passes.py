@@ -85,3 +85,24 @@ def test_per_request_checkpoint(bench: Any) -> None:
     bench.switch("a")
     assert bench.picture("a cat <lorax:plain:1>", override_settings={"sd_model_checkpoint": "b.safetensors"}).pixels == expected
     assert bench.picture("a cat <lorax:plain:1>").pixels == first
+
+
+def test_kept_models(bench: Any) -> None:
+    """reForge alone keeps several: one comes back as it was left, and no callback tells."""
+    if getattr(bench, "kind", "") != "REFORGE":
+        pytest.skip("this host keeps one model")
+    expected = {}
+    for checkpoint in ("b", "a"):
+        bench.switch(checkpoint)
+        expected[checkpoint] = [bench.picture(f"a cat{tag}").pixels for tag in ("", f" <lora:sigma-for-{checkpoint}:1>")]
+    bench.set(sd_checkpoints_limit=2)
+    try:
+        before = len(bench.log())
+        for checkpoint in ("b", "a", "b", "a"):
+            bench.switch(checkpoint)
+            for prompt in ("a cat <lorax:sigma:1>", "a cat <lora:sigma:1>"):
+                assert bench.picture(prompt).pixels == expected[checkpoint][1]
+            assert bench.picture("a cat").pixels == expected[checkpoint][0]
+        assert bench.log()[before:].count("Loading model ") == 1
+    finally:
+        bench.set(sd_checkpoints_limit=1)

@@ -97,6 +97,14 @@ class Inner(scripts.Script):
         _inner["made"] = {"pixels": hashlib.sha256(made.images[0].tobytes()).hexdigest()[:16], "comments": list(inner.comments)}
 
 
+def constant(on: bool):
+    """As LoRA-X would be if its patches did not bear what they hold in their names."""
+    for name in ("placing", "native"):
+        module = sys.modules[f"lorax.hosts.forge.{name}"]
+        identity = _seen.setdefault("identity", module.identity)
+        module.identity = (lambda carried: "lorax:constant") if on else identity
+
+
 def arm(wanted: dict):
     _inner["wanted"] = wanted
 
@@ -106,6 +114,7 @@ def routes(_demo, app):
         main_entry.refresh_models()  # without a page nobody looks for files of text encoders
     app.add_api_route("/probe/inner", arm, methods=["POST"])
     app.add_api_route("/probe/inner", lambda: _inner.pop("made", None), methods=["GET"])
+    app.add_api_route("/probe/constant", constant, methods=["POST"])
     app.add_api_route("/probe/trace", trace, methods=["GET"])
     app.add_api_route("/probe/reload", reload_ui, methods=["POST"])
     app.add_api_route("/probe/paste", paste, methods=["GET"])
