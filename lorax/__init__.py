@@ -88,10 +88,10 @@ from lorax.render import (
 from lorax.safefile import open_tensors, write_safetensors, write_text
 from lorax.spectral import compute_basis
 from lorax.structure import Arch, TextStructure, UNetStructure
+from lorax.transfer.compare import SimilarityReport, compute_similarity
 from lorax.transfer.plan import plan_transfer
 from lorax.transfer.relate import Relation, relate
 from lorax.transfer.run import Transferred, run_plan
-from lorax.transfer.score import SimilarityReport, compute_similarity
 from lorax.transfer.types import Progress, TransferPlan, TransferReport, TransferSettings
 from lorax.version import VERSION
 

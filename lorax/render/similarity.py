@@ -17,9 +17,9 @@ from lorax.render.markdown import text
 from lorax.render.markup import Markup, join, tag
 from lorax.render.page import code, definitions, fold, page, paragraph, section, table, tile, tiles, verdict_card
 from lorax.render.terminal import block_map_lines, columns
-from lorax.transfer.score import SimilarityReport
-from lorax.transfer.types import MIN_COSINE, LayerScore
-from lorax.transfer.verdict import CLOSE_COSINE, model_cosine
+from lorax.transfer.compare import SimilarityReport
+from lorax.transfer.types import LayerScore
+from lorax.transfer.verdict import model_cosine
 
 
 def similarity_to_json(report: SimilarityReport) -> dict[str, Any]:
@@ -30,6 +30,9 @@ def similarity_to_json(report: SimilarityReport) -> dict[str, Any]:
         "family": report.family,
         "k_sim": report.k_sim,
         "relation": relation(report)[0],
+        "verdict": report.judgement.verdict,
+        "verdict_reason": report.judgement.reason,
+        "aligned": report.alignment is not None,
         "cosine": finite(model_cosine(report.scores.layers)),
         **atc_fields(report.scores.atc),
         "layers": [{"source": str(s), "target": str(t), **score_fields(score)} for s, t, score in _rows(report)],
@@ -104,22 +107,9 @@ def similarity_body(report: SimilarityReport) -> Markup:
 
 
 def relation(report: SimilarityReport) -> tuple[str, str, str]:
-    """(headline, tone, sentence) on how the two bases are related."""
-    scores = report.scores.layers
-    rho = model_cosine(scores)
-    if rho is None:
-        return "Not comparable.", "bad", "No layer of one has a counterpart of its shape in the other."
-    if all(s.same_weights for s in scores.values()):
-        return "The same weights.", "good", "Every compared layer is equal in both."
-    if rho < MIN_COSINE:
-        return "Unrelated.", "bad", "Their weights agree no more than chance would have it; adapters will not carry over by weights alone."
-    if rho < CLOSE_COSINE:
-        return "Distant relatives.", "weak", "They share an origin, but have moved far apart; expect a part of an adapter's effect."
-    return (
-        "Close relatives.",
-        "good",
-        "They share an origin and most of their weights; adapters of one can be expected to act on the other.",
-    )
+    """(headline, tone, sentences) on how the two bases are related, by the verdict on a transfer between them."""
+    title, tone, meaning = words.RELATIONS[report.judgement.verdict]
+    return title, tone, f"{meaning} {words.sentence(report.judgement.reason)}"
 
 
 _Row = tuple[LayerId, LayerId, LayerScore]

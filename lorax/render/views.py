@@ -12,7 +12,7 @@ from lorax.render.html import all_layers, left_out_section, similarity_cells, un
 from lorax.render.markup import Markup, join, tag
 from lorax.render.page import definitions, fold, paragraph, tile, tiles, verdict_card
 from lorax.render.similarity import similarity_body
-from lorax.transfer.score import SimilarityReport
+from lorax.transfer.compare import SimilarityReport
 from lorax.transfer.types import Atc, TransferReport
 
 ROOT = "lorax-view"

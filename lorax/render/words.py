@@ -9,7 +9,7 @@ from statistics import median
 
 from lorax.layers import Component, LayerId
 from lorax.render.grid import block_of, place
-from lorax.transfer.types import LayerDecision, LayerResult, TransferPlan, TransferReport, TransferSettings
+from lorax.transfer.types import LayerDecision, LayerResult, TransferPlan, TransferReport, TransferSettings, Verdict
 
 VERDICTS: Mapping[str, tuple[str, str, str]] = {
     "same base": ("Made for this", "good", "Both bases hold the same weights where this adapter acts, so nothing changes for it."),
@@ -32,6 +32,19 @@ VERDICTS: Mapping[str, tuple[str, str, str]] = {
     ),
 }
 """Verdict → (headline, tone, one sentence)."""
+
+RELATIONS: Mapping[Verdict, tuple[str, str, str]] = {
+    "same base": ("The same weights.", "good", "An adapter of one does the same on the other."),
+    "should work": ("Close relatives.", "good", "Adapters of one can be expected to act on the other as they do on their own base."),
+    "weak": (
+        "Relatives, with a difference.",
+        "weak",
+        "They share an origin, but something that matters differs; weights alone carry a part of an adapter's effect.",
+    ),
+    "unchecked": ("Not comparable.", "plain", "Nothing can be said of adapters that go from one to the other."),
+    "not transferable": ("Unrelated.", "bad", "Adapters will not carry over by weights alone."),
+}
+"""The verdict on a transfer between two bases, where these are what is looked at."""
 
 METHODS: Mapping[str, str] = {
     "align": "Every delta is carried to those channels of the target that match its own, as the weights of both bases tell them.",

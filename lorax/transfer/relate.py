@@ -68,8 +68,9 @@ def with_alignment(
     device: str = "auto",
     progress: Progress = no_progress,
     hurried: bool = False,
+    k_sim: int | None = None,
 ) -> Relation:
-    """The relation, with the channels found. hurried: give up early on bases that share nothing."""
+    """The relation, with the channels found. hurried: give up early on bases that share nothing. k_sim: at most, of similarity."""
     where = resolve_device(device)
     whole = match_whole(source, target, where, progress)
     alignment = find_alignment(source, target, whole, where, progress, hurried)
@@ -77,7 +78,7 @@ def with_alignment(
     covered = [m for m in matching.layers if alignment.covers(m.target)]
     if alignment.identity and all(m.target in relation.scores.layers for m in covered):
         return Relation(relation.matching, relation.scores, Aligned(matching, relation.scores, alignment))
-    scores = score_matches(source, target, covered, layers, [], device=where, progress=progress, alignment=alignment)
+    scores = score_matches(source, target, covered, layers, [], k_sim, where, progress, alignment)
     return Relation(relation.matching, relation.scores, Aligned(matching, scores, alignment))
 
 

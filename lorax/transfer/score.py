@@ -17,10 +17,9 @@ from torch import Tensor
 from lorax.checkpoint import Checkpoint
 from lorax.layers import Component, Layer, LayerId, LayerKind
 from lorax.linalg import cosine, flatten_weight
-from lorax.spectral import K_SIMILARITY, Leading, above_chance, compute_leading, similarity, similarity_rank
+from lorax.spectral import Leading, above_chance, compute_leading, similarity, similarity_rank
 from lorax.transfer.align import Alignment
 from lorax.transfer.atc import combine, cost_matrix
-from lorax.transfer.match import Matching, match_layers
 from lorax.transfer.types import Atc, LayerMatch, LayerScore, Progress, no_progress
 from lorax.workers import in_order
 
@@ -37,45 +36,6 @@ class Scores:
     layers: Mapping[LayerId, LayerScore]
     """By target layer."""
     atc: Atc | None
-
-
-@dataclass(frozen=True)
-class SimilarityReport:
-    """Two bases compared, without an adapter."""
-
-    source_name: str
-    target_name: str
-    family: str
-    matching: Matching
-    scores: Scores
-    k_sim: int
-    """Largest rank at which similarity was taken; narrow layers use a quarter of their side."""
-
-
-def compute_similarity(
-    source: Checkpoint,
-    target: Checkpoint,
-    components: Iterable[Component] | None = None,
-    attention_only: bool = True,
-    k_sim: int | None = None,
-    device: torch.device | None = None,
-    progress: Progress = no_progress,
-) -> SimilarityReport:
-    """Compare two bases layer by layer; by default the attention modules, which the paper adapts."""
-    chosen = set(source.components if components is None else components)
-
-    def wanted(base: Checkpoint) -> list[LayerId]:
-        layers = [layer for layer in base.layers.values() if layer.id.component in chosen and measurable(layer)]
-        return [layer.id for layer in layers if not attention_only or is_attention(layer)]
-
-    matching = match_layers(source, target, wanted(source), progress)
-    scores = score_matches(source, target, matching.layers, wanted(source), wanted(target), k_sim, device, progress)
-    return SimilarityReport(source.name, target.name, target.arch.family, matching, scores, k_sim or K_SIMILARITY)
-
-
-def is_attention(layer: Layer) -> bool:
-    """One of the q, k, v and output projections."""
-    return layer.spec.kind == LayerKind.LINEAR and layer.spec.role.startswith(("attn", "self_attn"))
 
 
 def measurable(layer: Layer) -> bool:

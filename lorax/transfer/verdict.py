@@ -44,21 +44,21 @@ def judge(
     alignment: Alignment | None = None,
     in_unet: bool = True,
 ) -> Judgement:
-    """The verdict for a pair of bases, from the scores of the layers that the adapter touches.
+    """The verdict for a pair of bases, from the scores of the layers that take part: those that an adapter touches.
 
-    alignment: the maps by which the scores compare weights, where channels had to be found. in_unet: the adapter touches the UNet.
+    alignment: the maps by which the scores compare weights, where channels had to be found. in_unet: layers of the UNet take part.
     """
     if placed == 0:
-        return Judgement("not transferable", "no layer of the adapter has a counterpart of its shape in the target")
+        return Judgement("not transferable", "no layer has a counterpart of its shape in the target")
     if source is None:
         return Judgement("unchecked", "the source base was not given, so only names and shapes could be checked")
-    if scores and all(s.same_weights for s in scores.values()):
-        return Judgement("same base", "the target's weights equal the source's in every layer that the adapter touches")
+    if scores and all(s.same_weights for s in scores.values()) and (alignment is None or alignment.identity):
+        return Judgement("same base", "the target's weights equal the source's in every layer that takes part")
     rho = model_cosine(scores)
     if rho is None and alignment is not None:
         rho = alignment.agreement
     if rho is None:
-        return Judgement("unchecked", "none of the adapter's layers has weights that can be compared")
+        return Judgement("unchecked", "no layer has weights that can be compared")
     what = "the mean cosine of their weights"
     if alignment is not None and alignment.agreement is not None and not any(i.component == Component.UNET for i in scores):
         rho = min(rho, alignment.agreement)

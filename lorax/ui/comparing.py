@@ -8,7 +8,7 @@ from lorax.checkpoint import open_checkpoint
 from lorax.device import resolve_device
 from lorax.errors import Cancelled, LoraxError
 from lorax.render.views import error_view, matrix_view, similarity_view
-from lorax.transfer.score import SimilarityReport, compute_similarity
+from lorax.transfer.compare import SimilarityReport, compute_similarity
 from lorax.transfer.types import Atc, Progress
 from lorax.ui.jobs import line_of
 from lorax.ui.transferring import counted
@@ -21,7 +21,7 @@ def compare(place: Workplace, names: Sequence[str], all_layers: bool, progress: 
     if len(chosen) < 2:
         raise LoraxError("choose two checkpoints to compare, or more for a table of costs")
     if len(chosen) == 2:
-        yield similarity_view(_similarity(place, chosen[0], chosen[1], all_layers, progress))
+        yield similarity_view(_similarity(place, chosen[0], chosen[1], all_layers, progress, align=True))
         return
     pairs = [(i, j) for i in range(len(chosen)) for j in range(len(chosen)) if i != j]
     costs: dict[tuple[int, int], Atc | str] = {}
@@ -40,7 +40,7 @@ def compare(place: Workplace, names: Sequence[str], all_layers: bool, progress: 
         yield matrix_view(titles, costs) + "".join(errors)
 
 
-def _similarity(place: Workplace, source: str, target: str, all_layers: bool, progress: Progress) -> SimilarityReport:
+def _similarity(place: Workplace, source: str, target: str, all_layers: bool, progress: Progress, align: bool = False) -> SimilarityReport:
     device = resolve_device(place.host.options().device)
     with open_checkpoint(place.base(source).spec) as a, open_checkpoint(place.base(target).spec) as b:
         if a.arch.family != b.arch.family:
@@ -48,4 +48,4 @@ def _similarity(place: Workplace, source: str, target: str, all_layers: bool, pr
                 f"'{source}' is {a.arch.family}, and '{target}' is {b.arch.family}: their layers have nothing in common, "
                 "so choose two checkpoints of one family"
             )
-        return compute_similarity(a, b, attention_only=not all_layers, device=device, progress=progress)
+        return compute_similarity(a, b, attention_only=not all_layers, device=device, progress=progress, align=align)
