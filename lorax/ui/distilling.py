@@ -10,7 +10,7 @@ from lorax.errors import Cancelled, LoraxError, SourceNeeded
 from lorax.render.markup import tag
 from lorax.render.page import definitions, verdict_card
 from lorax.render.views import view
-from lorax.render.words import duration
+from lorax.render.words import duration, sentence
 from lorax.transfer.types import Progress
 from lorax.ui.choices import Options
 from lorax.ui.transferring import Transfers
@@ -65,6 +65,7 @@ def distil(
         ("training", f"{report.steps} steps, rank {report.rank}, {report.modules} modules"),
         ("written", Path(report.output).name),
     ]
-    card = verdict_card("Distilled", "good", f"{report.adapter_name} was learned on {report.target_name}, in {duration(report.seconds)}.")
+    made = f"{report.adapter_name} was learned on {report.target_name}, in {duration(report.seconds)}."
+    card = verdict_card(sentence(report.verdict), report.tone, made)
     notes = tag("ul", *(tag("li", note) for note in report.notes), class_="notes") if report.notes else ""
     yield view(card, definitions(facts), notes), [Path(report.output)]

@@ -48,6 +48,11 @@ class DistillReport:
         """In a few words, by the effect cosine."""
         return in_words(self.cosine)
 
+    @property
+    def tone(self) -> str:
+        """The verdict's: ``good``, ``weak`` or ``bad``."""
+        return "good" if self.cosine >= GOOD else "weak" if self.cosine >= FAIR else "bad"
+
 
 def distill_to_json(report: DistillReport) -> dict[str, Any]:
     """One JSON object."""
@@ -78,10 +83,11 @@ def distill_to_markdown(report: DistillReport) -> str:
 
 def distill_to_html(report: DistillReport) -> str:
     """A page of its own."""
-    tone = "good" if report.cosine >= GOOD else "weak" if report.cosine >= FAIR else "bad"
     return page(
         f"{report.adapter_name} → {report.target_name}, distilled by training",
-        verdict_card(report.verdict, tone, f"Trained for {report.steps} steps on the two models' own samples; no pictures were needed."),
+        verdict_card(
+            report.verdict, report.tone, f"Trained for {report.steps} steps on the two models' own samples; no pictures were needed."
+        ),
         tiles(
             tile(f"{report.cosine:.2f}", "effect cosine", f"1 is the same effect; {report.cosine_start:.2f} before training"),
             tile(f"{max(0.0, 1 - report.missed):.0%}", "of the effect shown", "measured on samples that were not learned from"),
