@@ -148,4 +148,4 @@ def inner(a: Tensor, b: Tensor) -> float:
 
 def all_finite(tensor: Tensor) -> bool:
     """No NaN and no infinity. A sum with one of them is never finite, and is far quicker than looking at each number."""
-    return bool(torch.isfinite(tensor.sum(dtype=torch.float32))) or bool(torch.isfinite(tensor).all())
+    return bool(torch.isfinite(tensor.sum())) or bool(torch.isfinite(tensor).all())

@@ -8,6 +8,7 @@ import json
 import threading
 from pathlib import Path
 from typing import Any, cast
+from weakref import WeakKeyDictionary
 
 from lorax.checkpoint import Checkpoint
 from lorax.errors import FileError
@@ -59,8 +60,20 @@ class TensorIndex:
         return self._folder / f"{mark}.json"
 
 
+_marks: WeakKeyDictionary[TensorFile, str | None] = WeakKeyDictionary()
+
+
 def file_mark(file: TensorFile) -> str | None:
-    """Identity of a file that was not changed since; None where that cannot be told from one file."""
+    """Identity of a file that was not changed since; None where that cannot be told from one file.
+
+    It is taken once of an open file: a header of thousands of entries is asked for with each of them.
+    """
+    if file not in _marks:
+        _marks[file] = _file_mark(file)
+    return _marks[file]
+
+
+def _file_mark(file: TensorFile) -> str | None:
     try:
         stat = file.path.stat()
     except OSError:

@@ -12,6 +12,8 @@ from lorax.errors import MalformedAdapter
 from lorax.layers import Component, LayerId
 from lorax.linalg import Factors, all_finite
 
+SMALL = 1e-12
+"""Lengths under this are looked at more closely."""
 Written = tuple[Tensor, Tensor, Tensor]
 """(down, up, alpha) as stored"""
 
@@ -64,11 +66,16 @@ def balanced(factors: Factors) -> Factors:
     and is written again keeps its bytes.
     """
     up, down = factors.up.float(), factors.down.float()
-    lengths_up = torch.linalg.vector_norm(up, dim=0, dtype=torch.float64)  # fp64: squares of small fp32 numbers underflow
-    lengths_down = torch.linalg.vector_norm(down, dim=1, dtype=torch.float64)
+    lengths_up, lengths_down = lengths(up, 0), lengths(down, 1)
     alive = (lengths_up > 0) & (lengths_down > 0)
     half = torch.where(alive, lengths_up / lengths_down, torch.ones_like(lengths_up)).log2() / 2
     shift = torch.where(half.abs() > 1, half.round(), torch.zeros_like(half)).float()
     if bool(alive.all()) and not bool(shift.any()):
         return Factors(up, down)
     return Factors(torch.ldexp(up, -shift) * alive, torch.ldexp(down, shift[:, None]) * alive[:, None])
+
+
+def lengths(vectors: Tensor, dim: int) -> Tensor:
+    """Lengths in fp64 along `dim`; squares of numbers so small that they vanish in fp32 are taken in fp64."""
+    found = vectors.square().sum(dim).sqrt()
+    return found.double() if bool((found > SMALL).all()) else torch.linalg.vector_norm(vectors.double(), dim=dim)
