@@ -10,9 +10,11 @@ ROOT = ".lorax-view.lorax-view"
 """Everything of ours in a page that is not ours lies in an element of this class; named twice, to count more than that page's rules."""
 
 _GROUND = (
-    "--ground:var(--background-fill-primary,Canvas);--card:var(--background-fill-primary,Canvas);"
-    "--ink:var(--body-text-color,CanvasText);--soft:var(--body-text-color-subdued,GrayText);--line:var(--border-color-primary,#8886);"
+    "--ground:var(--background-fill-primary,Canvas);--card:var(--background-fill-primary,Canvas);--ink:var(--body-text-color,CanvasText);"
+    "--soft:color-mix(in srgb,var(--body-text-color,CanvasText) 68%,var(--background-fill-primary,Canvas));"
+    "--line:var(--border-color-primary,#8886);"
 )
+"""gradio's own subdued text is too faint to read small."""
 
 _OWN = """
 &{color:var(--ink);font-size:15px;line-height:1.5;overflow-wrap:anywhere}

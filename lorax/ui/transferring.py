@@ -63,6 +63,8 @@ class Transfers:
             yield ""
             return
         spec, how = self.spec_of(adapter, source, progress)
+        if spec is None and how:
+            how += " Without it only names and shapes can be checked."
         shown: list[str] = []
         for target in targets:
             view = ""
@@ -108,7 +110,7 @@ class Transfers:
             return self.place.base(source).spec, ""
         name, how = self.source_of(adapter, progress)
         if name is None:
-            return None, f"Its base was not found: {how}. Only names and shapes can be checked; choose the source if you have it."
+            return None, f"Its base was not found: {how}."
         return self.place.base(name).spec, f"Source found: {name} ({how})."
 
     def _planned(self, opened: Opened, settings: TransferSettings, progress: Progress) -> TransferPlan:

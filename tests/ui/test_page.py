@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from tests.families import Family
+from tests.panels import choose, panel, wait_for
 from tests.ui.places import Folders, make_folders
 
 CHROMIUM = os.environ.get("LORAX_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -98,22 +99,6 @@ def page(served: tuple[str, Folders]) -> Iterator[Any]:
     assert wrong == []
 
 
-def choose(page: Any, field: str, name: str) -> None:
-    page.click(f"#{field} input")
-    page.fill(f"#{field} input >> nth=0", name)
-    page.locator("ul.options li").filter(has_text=name).first.click()
-    page.evaluate("document.activeElement.blur()")
-
-
-def tab(page: Any, name: str) -> Any:
-    """The button of a panel."""
-    return page.locator("#lorax_panels button").filter(has_text=name).first
-
-
-def wait_for(page: Any, element: str, text: str) -> None:
-    page.locator(f"#{element}").filter(has_text=text).first.wait_for(timeout=PATIENCE)  # gradio 3 gives two elements the id
-
-
 @needs_browser
 def test_preview_transfer_and_refusal(page: Any, served: tuple[str, Folders]) -> None:
     _, folders = served
@@ -134,7 +119,7 @@ def test_preview_transfer_and_refusal(page: Any, served: tuple[str, Folders]) ->
 def test_an_error_is_one_line_and_cancel_stops(page: Any) -> None:
     page.click("#lorax_transfer_start")
     wait_for(page, "lorax_transfer_message", "choose an adapter first")
-    tab(page, "Compare").click()
+    panel(page, "Compare").click()
     for name in ("source.safetensors", "fine.safetensors", "other.safetensors"):
         choose(page, "lorax_compare_names", name)
     page.click("#lorax_compare_start")
@@ -145,7 +130,7 @@ def test_an_error_is_one_line_and_cancel_stops(page: Any) -> None:
 
 @needs_browser
 def test_markup_in_metadata_is_shown_as_text(page: Any) -> None:
-    tab(page, "Inspect").click()
+    panel(page, "Inspect").click()
     choose(page, "lorax_inspect_name", "adapter: style")
     page.click("#lorax_inspect_start")
     wait_for(page, "lorax_inspect_result", "<script>document.title = 'taken over'</script>")
@@ -155,7 +140,7 @@ def test_markup_in_metadata_is_shown_as_text(page: Any) -> None:
 
 @needs_browser
 def test_keyboard_alone_starts_a_comparison(page: Any) -> None:
-    tab(page, "Compare").focus()
+    panel(page, "Compare").focus()
     page.keyboard.press("Enter")
     page.focus("#lorax_compare_names input")
     for name in ("source.safetensors", "fine.safetensors"):

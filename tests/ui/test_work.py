@@ -123,4 +123,4 @@ def test_other_pages_are_not_answered(headers: dict[str, str]) -> None:
 
 def test_the_webuis_style_sheet_is_up_to_date() -> None:
     sheet = (Path(__file__).parents[2] / "style.css").read_text(encoding="utf-8")
-    assert panel_style() in sheet, "run: python -m lorax.render.panel_style"
+    assert panel_style() in sheet, "put in what lorax.render.panel_style.panel_style() gives"

@@ -1,0 +1,31 @@
+"""What a person does in the panels, through Playwright, in both versions of gradio."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+
+def choose(page: Any, field: str, name: str) -> None:
+    """Choose in a list; a list of several takes one more."""
+    page.click(f"#{field} input")
+    page.fill(f"#{field} input >> nth=0", name)
+    page.locator("ul.options li").filter(has_text=re.compile(rf"^\W*{re.escape(name)}\s*$")).first.click()
+    page.evaluate("document.activeElement.blur()")
+
+
+def empty(page: Any, field: str) -> None:
+    """Take everything out of a list of several."""
+    clear = page.locator(f"#{field} .token-remove.remove-all")
+    if clear.is_visible():
+        clear.click()
+
+
+def panel(page: Any, name: str) -> Any:
+    """The button of a panel."""
+    return page.locator("#lorax_panels button").filter(has_text=name).first
+
+
+def wait_for(page: Any, element: str, text: str | re.Pattern[str], patience: float | None = None) -> None:
+    """Until the element holds the text. patience: milliseconds."""
+    page.locator(f"#{element}").filter(has_text=text).first.wait_for(timeout=patience)  # gradio 3 gives two elements the id
