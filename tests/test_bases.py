@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from lorax import bases
 from lorax.bases import Bases, default_bases, kept_rank, packed, unpacked
 from lorax.linalg import Factors
-from lorax.spectral import TOLERANCE, Span, basis, compute_bases, exact_basis
+from lorax.spectral import TOLERANCE, Span, SpectralBasis, basis, compute_bases, exact_basis
 from lorax.workers import in_order, single_threaded
 
 CPU = torch.device("cpu")
@@ -101,3 +102,24 @@ def test_results_come_in_order_and_an_error_comes_through() -> None:
     assert torch.get_num_threads() == before
     with single_threaded() as threads:
         assert (threads, torch.get_num_threads()) == (before, 1)
+
+
+@pytest.mark.parametrize(("failing", "asked"), [((), [2]), ((0,), [2, 1, 1]), ((0, 1, 3), [2, 1, 1, 1, 1])])
+def test_what_does_not_fit_on_a_gpu_is_done_one_by_one_and_then_on_the_cpu(
+    monkeypatch: pytest.MonkeyPatch, failing: tuple[int, ...], asked: list[int]
+) -> None:
+    """failing: which calls find no room; asked: how many weights each call gets."""
+    pair = [weight((272, 288), None), weight((272, 288), 0.5)]
+    sizes: list[int] = []
+
+    def compute(weights: list[Tensor], k: int) -> list[SpectralBasis]:
+        sizes.append(len(weights))
+        if len(sizes) - 1 in failing:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return compute_bases(weights, k)
+
+    monkeypatch.setattr(bases, "compute_bases", compute)
+    found = bases.compute_where_there_is_room(pair, 40)
+    assert sizes == asked
+    for one, w in zip(found, pair, strict=True):
+        torch.testing.assert_close(one.U, compute_bases([w], 40)[0].U, rtol=1e-3, atol=1e-5)

@@ -63,7 +63,7 @@ def run_plan(
     require_transferable(plan)
     start = time.perf_counter()
     work = _Work(plan, adapter, source, target, bases or Bases(), resolve_device(plan.settings.device))
-    shares = work.shares()
+    shares = shared_out(plan, adapter, target, work.device)
     done: dict[LayerDecision, tuple[LayerResult, Factors | None]] = {}
     with contextlib.closing(in_order(shares, work.read, work.carry, work.nbytes, work.device)) as stream:
         for share in shares:
@@ -94,28 +94,14 @@ class _Work:
     def __post_init__(self) -> None:
         self.check = FingerprintCheck(self.adapter)
 
-    def shares(self) -> list[tuple[LayerDecision, ...]]:
-        """The decisions one by one, but those of little work together, and on a GPU projections of one shape and k."""
-        alike: dict[object, list[LayerDecision]] = defaultdict(list)
-        for decision in self.plan.decisions:
-            alike[self._likeness(decision)].append(decision)
-        return [tuple(group[i : i + BATCH]) for group in alike.values() for i in range(0, len(group), BATCH)]
-
-    def _likeness(self, decision: LayerDecision) -> object:
-        """What the decisions have in common that go together."""
-        if (layer := self._projected(decision)) is not None:
-            return decision if self.device.type == "cpu" else (layer.out_features, layer.in_features, decision.k)
-        needs_a_base = decision.source is not None and self.adapter.modules[decision.source].needs_base
-        return decision if needs_a_base else decision.action
-
     def nbytes(self, share: Sequence[LayerDecision]) -> int:
         """Size of the weights that `read` gives, in fp32."""
-        layers = [layer for decision in share if (layer := self._projected(decision))]
+        layers = [layer for decision in share if (layer := projected(decision, self.target))]
         return sum(4 * layer.out_features * layer.in_features for layer in layers)
 
     def read(self, share: Sequence[LayerDecision]) -> list[Weight]:
         """The target's weights on which the share is projected."""
-        layers = [(layer, d.k) for d in share if (layer := self._projected(d)) and d.k]
+        layers = [(layer, d.k) for d in share if (layer := projected(d, self.target)) and d.k]
         return [self.bases.weight(self.target, layer, self.device, k) for layer, k in layers]
 
     def carry(self, share: Sequence[LayerDecision], weights: Sequence[Weight]) -> list[tuple[LayerResult, Factors | None]]:
@@ -145,11 +131,27 @@ class _Work:
         written = Factors(factors.up.cpu(), factors.down.cpu()).scaled(self.plan.settings.strength)
         return LayerResult(decision, energy_in, energy_out, factors.rank), written
 
-    def _projected(self, decision: LayerDecision) -> Layer | None:
-        """The target layer on whose span a decision projects."""
-        if decision.action != "project" or decision.target is None or decision.k is None:
-            return None
-        return self.target.layers[decision.target]
+
+def shared_out(plan: TransferPlan, adapter: Adapter, target: Checkpoint, device: torch.device) -> list[tuple[LayerDecision, ...]]:
+    """The decisions one by one; but those of little work together, and on a GPU projections of one shape and k."""
+
+    def likeness(decision: LayerDecision) -> object:
+        if (layer := projected(decision, target)) is not None:
+            return decision if device.type == "cpu" else (layer.out_features, layer.in_features, decision.k)
+        needs_a_base = decision.source is not None and adapter.modules[decision.source].needs_base
+        return decision if needs_a_base else decision.action
+
+    alike: dict[object, list[LayerDecision]] = defaultdict(list)
+    for decision in plan.decisions:
+        alike[likeness(decision)].append(decision)
+    return [tuple(group[i : i + BATCH]) for group in alike.values() for i in range(0, len(group), BATCH)]
+
+
+def projected(decision: LayerDecision, target: Checkpoint) -> Layer | None:
+    """The target layer on whose span a decision projects."""
+    if decision.action != "project" or decision.target is None or decision.k is None:
+        return None
+    return target.layers[decision.target]
 
 
 def source_delta(

@@ -17,7 +17,7 @@ from lorax.layers import Component
 from lorax.spectral import compute_basis
 from lorax.transfer.plan import plan_transfer
 from lorax.transfer.relate import relate
-from lorax.transfer.run import Transferred, run_plan
+from lorax.transfer.run import BATCH, Transferred, run_plan, shared_out
 from lorax.transfer.types import TransferSettings
 from tests.families import Family, write_lora
 
@@ -49,6 +49,19 @@ def test_an_ordinary_lora_is_copied_to_a_fine_tune(sd1: Family, sd1_lora: Path):
     assert reasons == {"same weights in both bases"}
     for layer, factors in done.modules.items():
         torch.testing.assert_close(factors.dense(), adapter.modules[layer].delta(), rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_projections_of_one_shape_go_together_on_a_gpu_and_alone_on_a_cpu(sd1: Family, sd1_lora: Path, device: str):
+    with open_checkpoint(sd1["source"]) as source, open_checkpoint(sd1["fine"]) as target:
+        adapter = read_adapter(sd1_lora, source.arch)
+        plan = plan_transfer(adapter, source, target, TransferSettings(method="project", k=6, device="cpu"))
+        shares = shared_out(plan, adapter, target, torch.device(device))
+        shapes = [{target.layers[d.target].shape for d in share if d.target} for share in shares if share[0].action == "project"]
+    assert sorted(map(str, (d for share in shares for d in share))) == sorted(map(str, plan.decisions))
+    assert all(len(found) == 1 for found in shapes)
+    projections = [len(share) for share in shares if share[0].action == "project"]
+    assert max(projections) == (1 if device == "cpu" else BATCH)
 
 
 def test_projection_is_the_equation_layer_by_layer(sd1: Family, sd1_lora: Path):
