@@ -107,10 +107,15 @@ def write_lora(path: Path, arch: Arch, rank: int = 32) -> None:
 
 
 def anonymous_bytes(pid: int) -> int:
+    """Of a process and all that it started."""
+    total = 0
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("RssAnon"):
-            return int(line.split()[1]) * 1024
-    return 0
+            total = int(line.split()[1]) * 1024
+    for children in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            total += sum(anonymous_bytes(int(child)) for child in children.read_text().split())
+    return total
 
 
 @dataclass(frozen=True)

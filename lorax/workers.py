@@ -16,7 +16,9 @@ from typing import TypeVar
 import torch
 
 BUDGET = 384 << 20
-"""Bytes of weights that may be read and not yet done with; computing takes about twice that beside."""
+"""Bytes of weights that may be read and not yet done with; computing takes about twice that beside. A process that was given a
+share of the cores takes that share of the bytes too."""
+CORES = torch.get_num_threads()
 
 _lock = threading.Lock()
 _inside = 0
@@ -63,12 +65,13 @@ def in_order(
     with single_threaded() as threads:
         threads = threads if device.type == "cpu" else 1
         reader, workers = ThreadPoolExecutor(1, "lorax-read"), ThreadPoolExecutor(threads, "lorax-work")
+        budget = BUDGET * min(threads, CORES) // CORES
         waiting: deque[tuple[Future[Result], int]] = deque()
         held = 0
         try:
             for item in items:
                 size = nbytes(item)
-                while waiting and (held + size > BUDGET or len(waiting) > 2 * threads):
+                while waiting and (held + size > budget or len(waiting) > 2 * threads):
                     future, freed = waiting.popleft()
                     yield future.result()
                     held -= freed

@@ -29,11 +29,11 @@ def samples(workshop: Workshop, member: Member, deltas: Deltas | None, captions:
         return decode_latents(workshop.stage.vae, workshop.stage.sample(unet, wanted, member.shape.xl, seed, steps=25))
 
 
-def draw_grid(path: Path, columns: Sequence[tuple[str, Tensor]], rows: Sequence[str]) -> None:
+def draw_grid(path: Path, columns: Sequence[tuple[str, Tensor]], rows: Sequence[str], scale: int = _SCALE) -> None:
     """A PNG with titles; `columns` are (title, pictures), one picture for each of `rows`."""
     from PIL import Image, ImageDraw
 
-    size = columns[0][1].shape[-1] * _SCALE
+    size = columns[0][1].shape[-1] * scale
     step = size + _GAP
     grid = Image.new("RGB", (_SIDE + len(columns) * step, _HEAD + len(rows) * step), "white")
     pen = ImageDraw.Draw(grid)
@@ -43,13 +43,14 @@ def draw_grid(path: Path, columns: Sequence[tuple[str, Tensor]], rows: Sequence[
         for line, words in enumerate(title.split("\n")):
             pen.text((_SIDE + x * step, 4 + 14 * line), words, fill="black")
         for y, picture in enumerate(pictures):
-            grid.paste(_image(picture), (_SIDE + x * step, _HEAD + y * step))
+            grid.paste(image(picture, scale), (_SIDE + x * step, _HEAD + y * step))
     path.parent.mkdir(parents=True, exist_ok=True)
     grid.save(path, optimize=True)
 
 
-def _image(picture: Tensor) -> Any:
+def image(pixels: Tensor, scale: int = 1) -> Any:
+    """Pillow's image of [3, height, width] between -1 and 1."""
     from PIL import Image
 
-    pixels = ((picture.clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 0).contiguous().numpy()
-    return Image.fromarray(pixels).resize((pixels.shape[1] * _SCALE, pixels.shape[0] * _SCALE), Image.Resampling.NEAREST)
+    values = ((pixels.clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 0).contiguous().numpy()
+    return Image.fromarray(values).resize((values.shape[1] * scale, values.shape[0] * scale), Image.Resampling.NEAREST)

@@ -21,7 +21,7 @@ import torch
 from benchmarks.speed import spectra, transfers
 from benchmarks.speed.tables import Page, plot
 
-PARTS = ("bases", "k", "verdict", "warm", "memory", "many", "rivals")
+PARTS = ("bases", "k", "verdict", "warm", "memory", "many", "jobs", "rivals")
 ONE_BLOCK = "mid_block.attentions.0.transformer_blocks.0."
 
 
@@ -101,6 +101,12 @@ def many(options: argparse.Namespace, page: Page) -> None:
         page.many(modules, seconds, peak)
 
 
+def jobs(options: argparse.Namespace, page: Page) -> None:
+    if options.folder:
+        wanted = lambda path: path.startswith(ONE_BLOCK)  # noqa: E731
+        page.jobs([(n, *transfers.batch(options.folder, "finetune", n, 4, wanted)) for n in (1, 2, 4)])
+
+
 def rivals(options: argparse.Namespace, page: Page) -> None:
     if not (options.sd_scripts and options.sd_python):
         page.line("sd-scripts was not given, so its tools were not timed.")
@@ -111,7 +117,7 @@ def rivals(options: argparse.Namespace, page: Page) -> None:
         page.rivals(modules, transfers.resize(lora, Path(name) / "out.safetensors", 16, options.sd_scripts, options.sd_python))
 
 
-STEPS = {"bases": bases, "k": time_of_k, "verdict": verdict, "warm": warm, "memory": memory, "many": many, "rivals": rivals}
+STEPS = {"bases": bases, "k": time_of_k, "verdict": verdict, "warm": warm, "memory": memory, "many": many, "jobs": jobs, "rivals": rivals}
 
 if __name__ == "__main__":
     main()

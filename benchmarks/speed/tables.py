@@ -79,6 +79,11 @@ class Page:
         title = f"Different LoRAs ({modules} modules) projected one after the other, k = 320, empty cache; peak {peak / 2**30:.2f} GiB"
         self.table(title, head, [("its own time", *rows[0]), ("all so far", *rows[1])])
 
+    def jobs(self, found: list[tuple[int, float, int]]) -> None:
+        rows = [(f"--jobs {n}", f"{seconds:.1f} s", f"{peak / 2**30:.2f} GiB") for n, seconds, peak in found]
+        title = "`batch` of four small LoRAs, projected from an empty cache: all processes together, their start included"
+        self.table(title, ("", "seconds", "peak RssAnon"), rows)
+
     def rivals(self, modules: int, found: dict[str, float]) -> None:
         ours = found["LoRA-X"]
         rows = [(name, f"{seconds:.2f} s", ratio(seconds, ours)) for name, seconds in found.items()]

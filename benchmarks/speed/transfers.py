@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,16 +92,23 @@ def carry(folder: Path, target: str, method: str, adapters: list[Path], cache: P
     """Seconds of each transfer in one process, and its peak of anonymous bytes."""
     out = cache / "out.safetensors"
     command = [sys.executable, "-c", CARRY, str(folder / "sdxl.safetensors"), str(folder / f"{target}.safetensors"), str(out), method]
-    before = os.environ.get("LORAX_CACHE")
-    os.environ["LORAX_CACHE"] = str(cache)
-    try:
+    with cache_in(cache):
         found = measure([*command, *map(str, adapters)], torch.get_num_threads())
+    return list(found.report["seconds"]), found.peak  # type: ignore[call-overload]
+
+
+@contextlib.contextmanager
+def cache_in(folder: Path) -> Generator[None]:
+    """Processes that are started meanwhile keep their cache there."""
+    before = os.environ.get("LORAX_CACHE")
+    os.environ["LORAX_CACHE"] = str(folder)
+    try:
+        yield
     finally:
         if before is None:
             del os.environ["LORAX_CACHE"]
         else:
             os.environ["LORAX_CACHE"] = before
-    return list(found.report["seconds"]), found.peak  # type: ignore[call-overload]
 
 
 def warm(folder: Path, target: str, work: Path, count: int) -> tuple[Warm, int]:
@@ -109,6 +117,20 @@ def warm(folder: Path, target: str, work: Path, count: int) -> tuple[Warm, int]:
     floors = [floor(lora, work / "copy.safetensors") for _ in range(3)]
     seconds, peak = carry(folder, target, "auto", [lora] * (2 + count), work)
     return Warm(min(floors), seconds[0], min(seconds[1:]), seconds[1:]), peak
+
+
+def batch(folder: Path, target: str, jobs: int, count: int, wanted: Callable[[str], bool]) -> tuple[float, int]:
+    """``batch --jobs``: seconds, and the peak of all its processes together, for `count` small LoRAs from an empty cache."""
+    with tempfile.TemporaryDirectory() as name:
+        work = Path(name)
+        (work / "in").mkdir()
+        for i in range(count):
+            write_lora(work / "in" / f"{i}.safetensors", wanted, seed=i)
+        command = [sys.executable, "-m", "converter", "batch", "--adapters", str(work / "in"), "--source", str(folder / "sdxl.safetensors")]
+        command += ["--targets", str(folder / f"{target}.safetensors"), "--out", str(work / "out"), "--method", "project", "--force"]
+        with cache_in(work):
+            found = measure([*command, "--device", "cpu", "--jobs", str(jobs), "--json"], torch.get_num_threads())
+    return found.seconds, found.peak
 
 
 def resize(lora: Path, out: Path, rank: int, scripts: Path, python: Path) -> dict[str, float]:
