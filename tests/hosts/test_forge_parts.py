@@ -146,18 +146,39 @@ def test_online_mode_as_the_built_in_decides_it(monkeypatch: pytest.MonkeyPatch,
 
 
 def test_weights_that_were_swapped_in_place(bench: FakeForgeBench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The model says a, its weights are b's: so does what stands for the same adapter."""
+    """The model says a, its weights are b's: so does what stands for the same adapter, until the host has put a's back."""
     model = loaded(bench)
     p = SimpleNamespace(refiner_checkpoint_info=bench.webui.info("b.safetensors"))
+    models.picture_begins()
     assert models.base_of(model, p).name == "a"
     sampling = ModuleType("modules.sd_samplers_common")
     sampling.ORIGINAL_CHECKPOINT = "a.safetensors"  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "modules.sd_samplers_common", sampling)
+    assert models.base_of(model).name == "a", "who asks from elsewhere does not know the refiner"
     assert models.base_of(model, p).name == "b"
-    assert models.base_of(model, SimpleNamespace()).name == "a"
-    assert models.base_of(model).name == "a"
+    assert models.base_of(model).name == "b"
     sampling.ORIGINAL_CHECKPOINT = None  # type: ignore[attr-defined]
     assert models.base_of(model, p).name == "a"
+
+
+def test_a_mark_that_stays_is_of_one_model(bench: FakeForgeBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neo forgets to put the weights back where nothing of its refiner is shown; after a reload there is nothing to put back."""
+    sampling = ModuleType("modules.sd_samplers_common")
+    sampling.ORIGINAL_CHECKPOINT = None  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "modules.sd_samplers_common", sampling)
+    model, p = loaded(bench), SimpleNamespace(refiner_checkpoint_info=bench.webui.info("b.safetensors"))
+    models.picture_begins()
+    sampling.ORIGINAL_CHECKPOINT = "a.safetensors"  # type: ignore[attr-defined]
+    assert models.base_of(model, p).name == "b"
+    models.picture_begins()
+    assert models.base_of(model).name == "b"
+    bench.switch("b")
+    bench.picture("a cat")
+    again = loaded(bench)
+    assert again is not model
+    assert models.base_of(again, p).name == "a"
+    sampling.ORIGINAL_CHECKPOINT = None  # type: ignore[attr-defined]
+    assert models.base_of(model).name == "a"
 
 
 def test_the_wrapped_loader_shows_what_it_takes(bench: FakeForgeBench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from lorax.hosts.base import Carried, KnownBase, RetargetOptions, Service, Wish,
 from lorax.hosts.base.infotext import PROBLEMS
 from lorax.hosts.base.pictures import strengthened, write_infotext
 from lorax.hosts.forge import encoders
-from lorax.hosts.forge.models import active_model, base_of, chosen_base
+from lorax.hosts.forge.models import active_model, base_of, chosen_base, picture_begins
 from lorax.hosts.forge.native import NativeFiles
 from lorax.hosts.forge.placing import Part, Placer
 from lorax.transfer.types import Progress
@@ -45,6 +45,7 @@ class Follower:
         """A picture starts, on a model that is loaded by now."""
         self._problems, self._notes, self._said = [], [], set()
         self._picture = p
+        picture_begins()
         self._placer.withdraw()
         self.native.check(active_model())
         self._without_networks(p)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -31,13 +32,32 @@ def base_of(model: Any | None, p: Any = None) -> KnownBase | None:
     p: the picture in the making. Its refiner may have put another file's weights into the same model, which does not say so.
     """
     info = getattr(model, "sd_checkpoint_info", None)
-    if info is not None and _swapped_in_place():
-        info = getattr(p, "refiner_checkpoint_info", None) or info
-    return None if info is None else _with_encoders(webui.known(info), model)
+    if info is None:
+        return None
+    refiner = getattr(p, "refiner_checkpoint_info", None)
+    if not _is_marked():
+        _in_place.clear()
+    elif refiner is not None and not _marked_before[0]:
+        _in_place[model], _marked_before[0] = refiner, True
+    return _with_encoders(webui.known(_in_place.get(model, info)), model)
 
 
-def _swapped_in_place() -> bool:
-    """Neo's setting 'Reload "state_dict" Only': until the picture is done, the host keeps the file that it will put back."""
+def picture_begins() -> None:
+    """A mark that is here already tells nothing of this picture."""
+    _marked_before[0] = _is_marked()
+
+
+_in_place: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
+"""By the model, the checkpoint whose weights were put into it."""
+_marked_before = [False]
+
+
+def _is_marked() -> bool:
+    """Neo's setting 'Reload "state_dict" Only': the host keeps the name of the file that it will put back.
+
+    Only its refiner's script does so, and that runs only where the refiner is shown in the page: without it (the API needs none) the
+    weights stay in the model, the mark stays for good, also on other models, and nothing is swapped any more.
+    """
     return getattr(sys.modules.get("modules.sd_samplers_common"), "ORIGINAL_CHECKPOINT", None) is not None
 
 

@@ -21,7 +21,8 @@ def bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     elif reason := real_forge.why_not(request.param):
         pytest.skip(reason)
     else:
-        made = real_forge.RealForge(request.param)
+        shown = {"show_refiner": True} if request.param == "NEO" else {}  # else it does not undo a swap in place
+        made = real_forge.RealForge(request.param, config=shown)
     try:
         made.unloaded = made.trace()["model"]
         Adapters(made).write_ordinary()

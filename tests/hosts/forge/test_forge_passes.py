@@ -56,7 +56,7 @@ def test_refiner_with_other_files_in_its_pass(bench: Any, in_place: bool) -> Non
     fields = {**REFINER, **_by_steps(bench, refiner_fast_sd=in_place, refiner_lora_replacement="sigma-for-a=sigma-for-b")}
 
     def picture(prompt: str) -> str:
-        """From a model that is loaded anew: after it swapped weights in place, Neo's own pictures of a are other ones."""
+        """From a model that is loaded anew: a swap in place leaves the refiner's LoRA on Neo's own pictures (test_neo_swap.py)."""
         bench.switch("b")
         bench.picture("a cat")
         bench.switch("a")
