@@ -12,7 +12,7 @@ from lorax.transfer.types import Progress
 
 Wanted = tuple[Wish, KnownBase, RetargetOptions]
 PAUSE = 0.5
-"""Seconds before work that gave way is taken up again."""
+"""Seconds before work begins, so that the host is done with its switch, and before work that gave way is taken up again."""
 
 
 class Warmer:
@@ -37,6 +37,7 @@ class Warmer:
                 self._thread.start()
 
     def _run(self) -> None:
+        time.sleep(PAUSE)
         while (item := self._next()) is not None:
             try:
                 self._carry(*item, self._check(item))
