@@ -21,6 +21,11 @@ def empty(page: Any, field: str) -> None:
         clear.click()
 
 
+def taken(page: Any, field: str) -> list[str]:
+    """What a list of several shows as chosen."""
+    return [text.strip() for text in page.locator(f"#{field} .token:not(.token-remove *)").all_inner_texts() if text.strip()]
+
+
 def panel(page: Any, name: str) -> Any:
     """The button of a panel."""
     return page.locator("#lorax_panels button").filter(has_text=name).first
@@ -29,3 +34,9 @@ def panel(page: Any, name: str) -> Any:
 def wait_for(page: Any, element: str, text: str | re.Pattern[str], patience: float | None = None) -> None:
     """Until the element holds the text. patience: milliseconds."""
     page.locator(f"#{element}").filter(has_text=text).first.wait_for(timeout=patience)  # gradio 3 gives two elements the id
+
+
+def wait_for_preview(page: Any) -> None:
+    """Until the transfer panel says what would be done, and looks no further."""
+    wait_for(page, "lorax_transfer_result", "What would be done")
+    page.wait_for_selector("#lorax_transfer_result .bar", state="detached")

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import gradio as gr
@@ -37,14 +38,20 @@ def build(place: Workplace, runner: Runner, css: str | None = None) -> gr.Blocks
         refresh = gr.Button("Look for new files", size="sm", elem_id="lorax_refresh")
         lists = [each for part in parts for each in part.lists]
 
-        def look_again() -> list[Any]:
+        def look_again(*chosen: Any) -> list[Any]:
             place.list_again()
-            return [gr.update(choices=fill()) for _, fill in lists]
+            return [offered(fill(), value) for value, (_, fill) in zip(chosen, lists, strict=True)]
 
         shown = [component for component, _ in lists]
-        quick(refresh.click, look_again, [], shown)
+        quick(refresh.click, look_again, shown, shown)
         for written in (event for part in parts for event in part.written):
-            after = quick(written.then, look_again, [], shown)
+            after = quick(written.then, look_again, shown, shown)
             if runner.after:
                 after.then(None, **script(runner.after))
     return page
+
+
+def offered(choices: Sequence[str], chosen: Any) -> Any:
+    """A list with new choices, and of what is chosen what there still is: gradio 4 knows it by its place in the list, and forgets."""
+    kept = [name for name in chosen if name in choices] if isinstance(chosen, list) else chosen if chosen in choices else None
+    return gr.update(choices=list(choices), value=kept)

@@ -1,6 +1,7 @@
 """The page of a WebUI in headless Chromium, through Playwright.
 
-``LORAX_CHROMIUM``   the browser's program (default: ``chromium`` in the path)
+``LORAX_CHROMIUM``      the browser's program (default: ``chromium`` in the path)
+``LORAX_SCREENSHOTS``   a folder: every test leaves a picture of the page there, to be looked at
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 OUTSIDE = re.compile(r"net::ERR_(NAME_NOT_RESOLVED|INTERNET_DISCONNECTED|ABORTED)")
@@ -53,10 +55,18 @@ class WebPage:
         self.page.wait_for_selector("#txt2img_extra_tabs .extra-networks-controls-div", state="attached")
         self.page.wait_for_timeout(1000)
         before = len(self.errors)
-        for name, value in (("width", 64), ("height", 64), ("steps", 4)):
-            self._set(name, value)
+        self._make_small("txt2img")
         self.page.wait_for_timeout(500)
         del self.errors[before:]  # a change of the width is an error in AUTOMATIC1111's own page (onCalcResolutionHires has no outputs)
+
+    def top(self, name: str) -> None:
+        """One of the WebUI's own tabs: txt2img, img2img, LoRA-X…"""
+        self.page.locator("#tabs > .tab-nav button").filter(has_text=re.compile(rf"^\s*{name}\s*$", re.IGNORECASE)).first.click()
+
+    def picture(self, name: str) -> None:
+        """What the page looks like, where somebody wants to see it."""
+        if folder := os.environ.get("LORAX_SCREENSHOTS"):
+            self.page.screenshot(path=Path(folder) / f"{name}.png")
 
     def tab(self, name: str) -> None:
         """One of Generation, LoRA-X, Lora, Checkpoints."""
@@ -77,17 +87,31 @@ class WebPage:
     def write(self, prompt: str) -> None:
         self.page.locator("#txt2img_prompt textarea").fill(prompt)
 
-    def generate(self) -> str:
+    def generate(self, seed: int | None = None) -> str:
         """The infotext of the next picture; every one has a seed of its own, by which it is known."""
         self.tab("Generation")
-        self._seed += 1
-        self._set("seed", self._seed)
-        self.page.locator("#txt2img_generate").click()
-        self.page.wait_for_function(f"/Seed: {self._seed}\\b/.test(document.querySelector('#html_info_txt2img').innerText)")
-        return self.page.locator("#html_info_txt2img").first.inner_text()
+        return self._generated("txt2img", seed)
 
-    def _set(self, name: str, value: int) -> None:
-        field = self.page.locator(f"#txt2img_{name} input[type=number]").first
+    def from_picture(self, path: Path) -> str:
+        """The infotext of what img2img makes of a picture."""
+        self.page.locator("#mode_img2img input[type=file]").first.set_input_files(path)
+        self._make_small("img2img")
+        self.page.wait_for_timeout(1000)
+        return self._generated("img2img")
+
+    def _generated(self, where: str, seed: int | None = None) -> str:
+        self._seed = self._seed + 1 if seed is None else seed
+        self._set("seed", self._seed, where)
+        self.page.locator(f"#{where}_generate").click()
+        self.page.wait_for_function(f"/Seed: {self._seed}\\b/.test(document.querySelector('#html_info_{where}').innerText)")
+        return self.page.locator(f"#html_info_{where}").first.inner_text()
+
+    def _make_small(self, where: str) -> None:
+        for name, value in (("width", 64), ("height", 64), ("steps", 4)):
+            self._set(name, value, where)
+
+    def _set(self, name: str, value: int, where: str) -> None:
+        field = self.page.locator(f"#{where}_{name} input[type=number]").first
         field.fill(str(value))
         field.press("Tab")
 

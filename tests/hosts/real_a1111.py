@@ -54,6 +54,7 @@ class RealA1111:
     """A WebUI of its own process and data folder."""
 
     started = True
+    kind = "A1111"
 
     def __init__(
         self,

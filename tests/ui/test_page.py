@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from tests.families import Family
-from tests.panels import choose, panel, wait_for
+from tests.panels import choose, panel, taken, wait_for
 from tests.ui.places import Folders, make_folders
 
 CHROMIUM = os.environ.get("LORAX_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -150,3 +150,18 @@ def test_keyboard_alone_starts_a_comparison(page: Any) -> None:
     page.focus("#lorax_compare_start")
     page.keyboard.press("Enter")
     page.wait_for_selector("#lorax_compare_result svg.heat")
+
+
+@needs_browser
+def test_what_is_chosen_stays_when_files_come(page: Any, served: tuple[str, Folders]) -> None:
+    _, folders = served
+    panel(page, "Batch").click()
+    for name in ("style", "stranger"):
+        choose(page, "lorax_batch_adapters", name)
+    new = folders.adapters / "another.safetensors"
+    new.write_bytes((folders.adapters / "style.safetensors").read_bytes())
+    page.click("#lorax_refresh")
+    page.click("#lorax_batch_adapters input")
+    page.locator("ul.options li").filter(has_text="another").first.wait_for()
+    new.unlink()
+    assert taken(page, "lorax_batch_adapters") == ["style", "stranger"]
