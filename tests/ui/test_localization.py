@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from lorax.hosts.base import SETTINGS
-from lorax.ui import accordion, cards
+from lorax.ui import accordion, cards, choices
 
 ROOT = Path(__file__).parents[2]
 SHOWN = {"label", "info", "placeholder"}
@@ -40,13 +41,21 @@ def widget_texts(source: str) -> Iterator[str]:
             yield from (text for text in constants(argument) if text.strip())
 
 
+def standing_texts(source: str) -> Iterator[str]:
+    """What a module's constants show until there is a result, and its paragraphs."""
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") in ("EMPTY", "DISTILL"):
+            yield re.sub(r"<[^>]+>", "", ast.literal_eval(node.value))
+
+
 def texts() -> set[str]:
     """Everything that the extension shows in a WebUI and that is not made up of names and numbers."""
     found = {text for path in (ROOT / "lorax" / "ui").glob("*.py") for text in widget_texts(path.read_text(encoding="utf-8"))}
+    found |= {text for path in (ROOT / "lorax" / "ui").glob("*.py") for text in standing_texts(path.read_text(encoding="utf-8"))}
     for setting in SETTINGS:
         found |= {setting.label, *setting.choices} | ({f"({setting.info})"} if setting.info else set())
     found |= {label for label, _, _ in cards.BADGES.values()} | {cards.CHECKING[0], cards.CHECKING[2], cards.UNKNOWN_BASE}
-    return found | {accordion.TITLE, accordion.AS_SET}
+    return found | {accordion.TITLE, accordion.AS_SET, *choices.METHODS}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
