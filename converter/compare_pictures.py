@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 
-from converter.console import Bars, show, show_json
+from converter.console import Bars, quiet_libraries, show, show_json
 from converter.distill import interruptible
 from converter.files import require_files
 from lorax.train.compare import CompareSettings, compare_pictures, comparison_to_json, comparison_to_text
@@ -16,6 +16,7 @@ SAME = ("methods", "seeds", "seed", "steps", "guidance", "resolution", "batch_si
 
 def run(arguments: Namespace) -> int:
     """The command."""
+    quiet_libraries()
     require_files([arguments.adapter, *([arguments.distilled] if arguments.distilled else [])])
     training = {} if arguments.distill_steps is None else {"steps": arguments.distill_steps}
     settings = CompareSettings(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import json
 import sys
 from types import TracebackType
@@ -69,3 +71,12 @@ def rows(head: tuple[str, ...], body: list[tuple[str, ...]]) -> str:
         return "  ".join([cells[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(cells[1:], widths[1:], strict=True))]).rstrip()
 
     return "\n".join([line(head), line(tuple("-" * w for w in widths)), *(line(row) for row in body)])
+
+
+def quiet_libraries() -> None:
+    """Hide the loading bars and advice of diffusers and transformers; nothing where they are not installed."""
+    for library in ("diffusers", "transformers"):
+        if importlib.util.find_spec(library) is not None:
+            logging = importlib.import_module(f"{library}.utils.logging")
+            logging.disable_progress_bar()
+            logging.set_verbosity_error()

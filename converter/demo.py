@@ -1,4 +1,4 @@
-"""``demo``: the whole way on a small synthetic family, with reports to look at."""
+"""``demo``: the whole way on small families, with reports to look at."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import torch
 
 from converter.console import Bars, rows, say, show, show_json
 from converter.demo_models import Kin, build
+from converter.demo_trained import MISSING, build_trained, draw
 from converter.transfer import save_report
 from lorax import (
     Bases,
@@ -33,8 +34,8 @@ from lorax import (
 )
 
 NOTICE = (
-    "The weights of these models are drawn at random: they have the names, layouts and blocks of real checkpoints, but they draw "
-    "no pictures. What you see here is the mechanics of a transfer, not the look of its result."
+    "Two of these families have weights drawn at random: names, layouts and blocks of real checkpoints, but no pictures; they show "
+    "the mechanics. The third was trained from nothing on pictures of 16 x 16 pixels, so that a result can be looked at."
 )
 FOLDERS = """models/    base models in single-file layouts
 adapters/  made for the two bases whose names end in -base
@@ -61,23 +62,25 @@ def run(arguments: Namespace) -> int:
     out: Path = arguments.out
     prepare(out)
     with Bars() as progress, one_thread():
-        say("building two small families of models …")
+        say("building small families of models …")
         families = [
+            build_trained(out),
             build(out, "sd1", "bk-sdm-small", "Stable Diffusion 1.5", "sd15"),
             build(out, "sdxl", "ssd-1b", "Stable Diffusion XL", "sdxl"),
         ]
         carried = [one for kin in families for one in carry(kin, out, progress)]
+        drawn = draw(families[0], out, progress)
     index = write_index(out, families, carried)
-    picture = next(c.report for c in carried if c.report.plan.units and c.kin is families[1])
+    picture = next(c.report for c in carried if c.report.plan.units and c.kin is families[-1])
     write_text(out / "picture.svg", to_svg(picture), overwrite=True)
     if arguments.json:
         transfers = [{**to_json(c.report), "page": c.page} for c in carried]
-        show_json(
-            {"folder": str(out), "index": str(index), "notice": NOTICE, "seconds": time.perf_counter() - start, "transfers": transfers}
-        )
+        told = {"folder": str(out), "index": str(index), "pictures": str(drawn) if drawn else None, "notice": NOTICE}
+        show_json({**told, "seconds": time.perf_counter() - start, "transfers": transfers})
         return 0
     show(table(carried))
     show(f"\n{NOTICE}\n\n{len(carried)} transfers in {time.perf_counter() - start:.0f} s. Open this page:\n{index.resolve()}")
+    show(MISSING if drawn is None else f"and this picture, drawn by the trained family:\n{drawn.resolve()}")
     return 0
 
 

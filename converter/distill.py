@@ -9,13 +9,14 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from converter.console import Bars, rows, say, show, show_json
+from converter.console import Bars, quiet_libraries, rows, say, show, show_json
 from converter.distill_options import OPTIONS
 from converter.files import json_text, write_report
 
 
 def run(arguments: Namespace, source: str, output: Path) -> int:
     """Train, or with --dry-run say what would be done."""
+    quiet_libraries()
     from lorax import Component
     from lorax.train.distill import DistillSettings, distill, distill_to_html, distill_to_json, distill_to_markdown, distill_to_text
 

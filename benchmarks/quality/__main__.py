@@ -28,11 +28,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     from benchmarks.quality.evaluate import Choice, Evaluation
     from benchmarks.quality.report import write_report
     from benchmarks.quality.rows import Results
+    from benchmarks.quality.sample import write_sample
     from benchmarks.quality.showcase import write_grids
 
     results = Results(arguments.results)
     if not arguments.report_only:
         evaluation = Evaluation(Workshop(arguments.work / "full", FULL, say()), results, say())
+        if arguments.sample:
+            write_sample(evaluation.workshop, arguments.sample)
+            return 0
         if arguments.grids:
             write_grids(evaluation, arguments.results)
         else:
@@ -54,6 +58,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--column", nargs="+", help="by default every column that can be filled")
     made.add_argument("--report-only", action="store_true", help="write tables and plots from the rows that are there")
     made.add_argument("--grids", action="store_true", help="draw the sample grids of the documentation instead")
+    made.add_argument("--sample", type=Path, metavar="DIR", help="write the family of the converter's demo there instead")
     made.add_argument("--threads", type=int, default=1, help="the models are small: more than one or two do not help")
     return made
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 from collections.abc import Callable
@@ -183,10 +184,11 @@ def test_demo(tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch):
     code, told, _ = call("demo", "--out", out)
     assert code == 0
     assert "drawn at random" in told
+    assert (out / "pictures.png").is_file() == (importlib.util.find_spec("diffusers") is not None)
     assert str((out / "index.html").resolve()) in told
     index = (out / "index.html").read_text(encoding="utf-8")
     links = re.findall(r'href="([^"]+)"', index)
-    assert len(links) == 8
+    assert len(links) == 9
     assert all((out / link).is_file() for link in links)
     assert demo.NOTICE in index
     demo.prepare(out)  # a demo may replace a demo
