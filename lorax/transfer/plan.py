@@ -227,7 +227,7 @@ class Decider:
             return skip(f"a {module.kind} module needs its source base: give it with --source")
         gate = self.gate()
         if gate is not None and not score.same_weights and score.similarity is not None and score.similarity < gate:
-            return skip(f"similarity {score.similarity:.2f} above chance is under the gate of {gate:.2f}")
+            return skip(f"similarity above chance is under the gate of {gate:.2f}")
         if self.alignment is not None:
             return self.align(match, score) if self.alignment.covers(match.target) else skip("its channels have no map")
         if shape not in (None, layer.shape) or not module.fits(layer.shape):
