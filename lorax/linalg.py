@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+SHORT = 1e-12
+"""Lengths under this are looked at more closely."""
 PIECE = 1 << 14
 """Numbers that are summed in fp32 before fp64 takes over: the rounding stays under 1e-7."""
 
@@ -56,16 +58,18 @@ class Factors:
 
     def scaled(self, strength: float) -> Factors:
         """The delta times `strength`."""
-        return Factors(self.up * strength, self.down)
+        return self if strength == 1.0 else Factors(self.up * strength, self.down)
 
     def balanced(self) -> Factors:
         """The same delta with factors of about equal size, direction by direction; directions that are zero are left out.
 
         The sizes move by powers of two, so that no digit of a stored number changes.
         """
-        up, down = torch.linalg.vector_norm(self.up, dim=0), torch.linalg.vector_norm(self.down, dim=1)
+        up, down = lengths(self.up, 0), lengths(self.down, 1)
         there = (up > 0) & (down > 0)
-        step = torch.exp2((torch.log2(down[there] / up[there]) / 2).round())
+        step = torch.exp2((torch.log2(down[there] / up[there]) / 2).round()).to(self.up.dtype)
+        if bool(there.all()):
+            return self if bool((step == 1).all()) else Factors(self.up * step, self.down / step[:, None])
         return Factors(self.up[:, there] * step, self.down[there] / step[:, None])
 
     def compressed(self, rank: int | None = None, kept: float | None = None) -> Factors:
@@ -84,6 +88,12 @@ class Factors:
         root = s[:n].sqrt()
         up, down = (q_up @ u[:, :n]) * root, root[:, None] * (q_down @ vh[:n].T).T
         return Factors(up.to(self.up.dtype), down.to(self.down.dtype))
+
+
+def lengths(vectors: Tensor, dim: int) -> Tensor:
+    """Euclidean lengths along `dim`, [n] in fp64; where squares vanish in fp32 they are taken in fp64."""
+    found = vectors.square().sum(dim).sqrt()
+    return found.double() if bool((found > SHORT).all()) else torch.linalg.vector_norm(in_double(vectors), dim=dim)
 
 
 def factorise(delta: Tensor, rank: int | None = None, kept: float | None = None) -> Factors:

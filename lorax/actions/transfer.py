@@ -54,6 +54,7 @@ def carry_out(
         source_name=source.name if source else None,
         prediction_type=target.prediction_type,
         summary=summary(done.report),
+        adapter_sha256=known_sha256(adapter.path, progress),
     )
     write_adapter(
         written.path,
@@ -107,8 +108,18 @@ def known_hashes(base: Checkpoint, progress: Progress = no_progress) -> BaseHash
     """`Checkpoint.hashes`, without reading a file that was read before."""
     if len(base.paths) != 1 or not base.paths[0].is_file():
         return None
-    index = FileIndex(default_folder() / "files.json")
+    index = known_files()
     return BaseHashes(index.sha256(base.paths[0], progress), index.autov1(base.paths[0]))
+
+
+def known_sha256(path: Path | None, progress: Progress = no_progress) -> str | None:
+    """The sha256 of an adapter's file, without reading one that was read before."""
+    return known_files().sha256(path, progress) if path is not None and path.is_file() else None
+
+
+def known_files() -> FileIndex:
+    """The hashes of files that were seen before."""
+    return FileIndex(default_folder() / "files.json")
 
 
 def cached_bases() -> Bases:

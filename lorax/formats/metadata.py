@@ -69,12 +69,14 @@ def output_metadata(
     prediction_type: str | None = None,
     summary: Mapping[str, str] | None = None,
     date: str | None = None,
+    adapter_sha256: str | None = None,
 ) -> dict[str, str]:
     """The metadata of a file made from `adapter` for the base `target_name` of architecture `arch`.
 
     target_hashes: None for a base that is a folder; hashes of the source's base are never kept in their place.
     stem: of the output file, which is its alias in prompts. ranks: as written. settings, summary: what was asked for and what
     came of it, stored as JSON under ``lorax.``. action: ``transfer``, ``distill``, ``to-lorax`` or ``export``. date: ISO 8601, or today.
+    adapter_sha256: of the adapter's file, where it is known already.
     """
     kept = {key: value for key, value in adapter.metadata.items() if key.startswith(_KEPT) and key not in _REPLACED}
     velocity = (prediction_type or "epsilon").startswith("v")
@@ -85,7 +87,7 @@ def output_metadata(
         **_modelspec(adapter, arch, stem, kept, velocity, date),
         "ss_output_name": stem,
         "ss_training_comment": _comment(adapter, action, target_name),
-        **_provenance(adapter, target_name, target_hashes, settings, action, source_name, summary),
+        **_provenance(adapter, target_name, target_hashes, settings, action, source_name, summary, adapter_sha256),
     }
 
 
@@ -153,12 +155,15 @@ def _provenance(
     action: str,
     source_name: str | None,
     summary: Mapping[str, str] | None,
+    adapter_sha256: str | None,
 ) -> dict[str, str]:
+    if adapter_sha256 is None and adapter.path and adapter.path.is_file():
+        adapter_sha256 = sha256_file(adapter.path)
     told = {
         "lorax.version": VERSION,
         "lorax.action": action,
         "lorax.source_adapter": adapter.name,
-        "lorax.source_adapter_sha256": sha256_file(adapter.path) if adapter.path and adapter.path.is_file() else None,
+        "lorax.source_adapter_sha256": adapter_sha256,
         "lorax.source_base": source_name or adapter.base.name,
         "lorax.target_base": target_name,
         "lorax.target_base_sha256": target_hashes.sha256 if target_hashes else None,

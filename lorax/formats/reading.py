@@ -115,17 +115,21 @@ def _arch(name: str, dialect: Dialect, listing: Listing, file: TensorFile, given
 
     Of equals the parent of a family comes first: its prunings have the same names for other blocks' descendants.
     """
+
+    def places(arch: Arch) -> int:
+        return sum(m in dialect.names(arch) for m in listing.modules)
+
+    given = given and _completed(given)
+    if given is not None and 2 * places(given) >= len(listing.modules):
+        return given
     candidates = (*map(family_parent, FAMILIES), *([_completed(likely)] if likely else ()), *ARCHS)
-    placed = {arch: sum(m in dialect.names(arch) for m in listing.modules) for arch in candidates}
-    if given is not None:
-        given = _completed(given)
-        placed = {given: sum(m in dialect.names(given) for m in listing.modules), **placed}
+    placed = {arch: places(arch) for arch in candidates}
     best = max(placed, key=lambda arch: placed[arch])
-    enough = 2 * placed[given or best] >= len(listing.modules)
-    if not enough and 2 * placed[best] >= len(listing.modules) and given is not None:
+    enough = 2 * placed[best] >= len(listing.modules)
+    if enough and given is not None:
         raise BaseMismatch(
             one_line(
-                f"'{name}' is an adapter for {best.title}: only {placed[given]} of its {len(listing.modules)} modules exist in"
+                f"'{name}' is an adapter for {best.title}: only {places(given)} of its {len(listing.modules)} modules exist in"
                 f" {given.title}. Give the base that it was trained on."
             )
         )
@@ -135,8 +139,6 @@ def _arch(name: str, dialect: Dialect, listing: Listing, file: TensorFile, given
         raise UnknownFormat(
             one_line(f"'{name}': {placed[best]} of {len(listing.modules)} modules are layers of SD1, SD2 or SDXL models; {known}")
         )
-    if given is not None:
-        return given
     tied = {arch.family: arch for arch in reversed(placed) if placed[arch] == placed[best]}
     if not {"sd1", "sd2"} <= tied.keys():
         return best

@@ -10,10 +10,8 @@ from torch import Tensor
 
 from lorax.errors import MalformedAdapter
 from lorax.layers import Component, LayerId
-from lorax.linalg import Factors, all_finite
+from lorax.linalg import Factors, all_finite, lengths
 
-SMALL = 1e-12
-"""Lengths under this are looked at more closely."""
 Written = tuple[Tensor, Tensor, Tensor]
 """(down, up, alpha) as stored"""
 
@@ -73,9 +71,3 @@ def balanced(factors: Factors) -> Factors:
     if bool(alive.all()) and not bool(shift.any()):
         return Factors(up, down)
     return Factors(torch.ldexp(up, -shift) * alive, torch.ldexp(down, shift[:, None]) * alive[:, None])
-
-
-def lengths(vectors: Tensor, dim: int) -> Tensor:
-    """Lengths in fp64 along `dim`; squares of numbers so small that they vanish in fp32 are taken in fp64."""
-    found = vectors.square().sum(dim).sqrt()
-    return found.double() if bool((found > SMALL).all()) else torch.linalg.vector_norm(vectors.double(), dim=dim)
