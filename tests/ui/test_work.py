@@ -63,14 +63,17 @@ def test_an_estimate_only_grows() -> None:
     assert shares[0] < 0.2 < shares[3] < 0.9 < shares[-1] <= 1.0
 
 
-@pytest.mark.parametrize("option", ["--force", "--source", "--checkpoints DIR", "--only", "--device cpu", "-o"])
+TRAINING = ("--steps", "--samples", "--prompts", "--learning-rate", "--precision", "--config")
+
+
+@pytest.mark.parametrize("option", ["--force", "--source", "--checkpoints DIR", "--only", "--device cpu", "-o", *TRAINING])
 def test_no_option_of_a_command_line_reaches_the_page(option: str) -> None:
     """Every message of the library that names an option has words for the page."""
     root = Path(__file__).parents[2] / "lorax"
     found = [
         line.strip()
-        for folder in ("actions", "transfer", "checkpoint", "formats", "adapter")
-        for path in (root / folder).rglob("*.py")
+        for folder in ("actions", "transfer", "checkpoint", "formats", "adapter", "train/distill")
+        for path in [*(root / folder).rglob("*.py"), root / "train" / "parts.py"]
         for line in path.read_text(encoding="utf-8").splitlines()
         if f" {option}" in line and line.strip().startswith(("raise ", 'f"', '"', "return"))
     ]

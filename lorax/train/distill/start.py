@@ -50,8 +50,8 @@ def wanted_layers(adapter: Adapter, source: Checkpoint, target: Checkpoint, sett
     chosen = [i for i in adapter.modules if not filtered(i, adapter, transfer)]
     if not any(i.component == Component.UNET for i in chosen):
         raise NotTransferable(
-            f"no layer of the UNet is left of '{adapter.name}', and only those are distilled: use --method auto, or loosen --only, --skip "
-            "and --components"
+            f"no layer of the UNet is left of '{adapter.name}', and only those are distilled: "
+            "choose another method, or loosen --only, --skip and --components"
         )
     strangers = check_made_for(adapter, chosen, source)
     return [i for i in chosen if i not in strangers]
