@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import Literal, Protocol
+
+from torch import Tensor
 
 from lorax.layers import Component, LayerId
-
-if TYPE_CHECKING:
-    from lorax.transfer.align import Alignment
+from lorax.linalg import Factors
 
 Method = Literal["auto", "align", "project", "copy"]
 Action = Literal["align", "project", "copy", "skip"]
@@ -138,6 +138,19 @@ class Atc:
     balanced_right: float
 
 
+class ChannelMaps(Protocol):
+    """The maps of all channels from one base to another, as an alignment finds them."""
+
+    @property
+    def identity(self) -> bool:
+        """Whether nothing changes."""
+        ...
+
+    def carry(self, target: LayerId, delta: Factors | Tensor) -> Factors | Tensor:
+        """A delta of the source in the channels of the layer `target`."""
+        ...
+
+
 @dataclass(frozen=True)
 class TransferPlan:
     """All that is decided, before a delta is touched: printable, testable, refusable."""
@@ -160,7 +173,7 @@ class TransferPlan:
     atc: Atc | None = None
     notes: tuple[str, ...] = ()
     """One-line facts that the user should know."""
-    alignment: Alignment | None = field(default=None, compare=False, repr=False)
+    alignment: ChannelMaps | None = field(default=None, compare=False, repr=False)
     """The maps of the channels, where a decision is to align."""
 
     @property
