@@ -51,6 +51,17 @@ def test_it_is_found_by_its_base_and_kind(page: WebPage) -> None:
     page.card("plain").wait_for()
 
 
+def test_cards_are_sorted(page: WebPage) -> None:
+    page.tab("LoRA-X")
+    shown = "[...document.querySelectorAll('#txt2img_lora-x_cards > .card')].map((card) => card.dataset.name)"
+    page.page.locator("#txt2img_lora-x_extra_sort_name").click()
+    first = page.page.evaluate(shown)
+    assert first == sorted(first)
+    page.page.locator("#txt2img_lora-x_extra_sort_dir").click()
+    assert page.page.evaluate(shown) == first[::-1]
+    page.page.locator("#txt2img_lora-x_extra_sort_dir").click()
+
+
 def test_everything_is_done_with_the_keyboard(page: WebPage) -> None:
     page.tab("LoRA-X")
     page.card("sigma").focus()

@@ -13,6 +13,7 @@ from tests.hosts.browser import WebPage
 from tests.panels import choose, panel, wait_for_preview
 
 ROOT = Path(__file__).parents[3]
+EMPTY = "Choose an adapter and a checkpoint: what a transfer would do stands here before anything is written."
 ZOOMED = {"viewport": {"width": 650, "height": 500}, "device_scale_factor": 2}
 """What a window of 1300 × 1000 shows at 200 %."""
 FAINT = """() => {
@@ -123,10 +124,9 @@ def test_it_speaks_german(host: Any, new_page: Callable[..., WebPage], german: d
     page.card("plain").locator(".lorax-badge").get_by_text(german["Made for this"]).wait_for()
     page.picture(f"german-cards-{host.kind}")
     page.top("LoRA-X")
-    for text in ("Adapter", "The LoRA or LoRA-X file to carry over.", "Carry to", "Look for new files", "Cancel"):
-        page.page.locator("#lorax_panels, #lorax_refresh").get_by_text(german[text]).or_(
-            page.page.locator("#lorax_refresh", has_text=german[text])
-        ).first.wait_for()
+    for text in ("Adapter", "The LoRA or LoRA-X file to carry over.", "Carry to", "Cancel", EMPTY):
+        page.page.locator("#lorax_panels").get_by_text(german[text], exact=True).first.wait_for()
+    page.page.locator("#lorax_refresh").filter(has_text=german["Look for new files"]).first.wait_for()
     page.picture(f"german-tab-{host.kind}")
     page.page.close()
     assert page.errors == []
