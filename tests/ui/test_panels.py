@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from lorax.ui.batching import carry_all
 from lorax.ui.choices import AUTO, METHODS, UNKNOWN, Options, options_from
 from lorax.ui.comparing import compare
 from lorax.ui.distilling import distil
+from lorax.ui.downloads import downloadable
 from lorax.ui.transferring import Transfers
 from tests.ui.places import MARKUP, Folders
 
@@ -134,6 +136,20 @@ def test_a_checkpoint_is_inspected(folders: Folders) -> None:
     view = inspecting.inspect(folders.place, "checkpoint: pruned.safetensors", True, no_progress)
     assert "a base model of the family sd1" in view.lower() or "A base model of the family sd1" in view
     assert re.search(r"[0-9a-f]{64}", view)
+
+
+def test_downloads_are_kept_for_an_hour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    (tmp_path / "a.safetensors").write_bytes(b"a")
+    (old,) = downloadable([tmp_path / "a.safetensors"])
+    (other,) = downloadable([tmp_path / "a.safetensors"])
+    assert [Path(path).read_bytes() for path in (old, other)] == [b"a", b"a"]
+    os.utime(Path(old).parent, (1.0, 1.0))
+    downloadable([tmp_path / "a.safetensors"])
+    assert not Path(old).exists()
+    assert Path(other).exists()
+    assert (tmp_path / "a.safetensors").exists()
 
 
 @pytest.mark.parametrize("name", ["../out/x", "/etc/passwd", "nothing", ""])
