@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +13,8 @@ from tests.hosts.adapters import Adapters
 from tests.hosts.fake_forge import FakeForgeBench
 
 PROJECTED = ("--method", "project", "--rank", "8", "--force")
+OF_THE_DAMAGED_FILE = re.compile(r"reading lora \S*corrupt\.safetensors: \w+\nTraceback")
+"""Classic reads the whole folder anew for a name that it does not know, and tells of the file that no one can read."""
 
 
 @pytest.fixture(scope="session", params=["made-up", "FORGE", "REFORGE", "CLASSIC", "NEO"])
@@ -38,7 +41,8 @@ def _as_it_was(bench: Any) -> Iterator[None]:
     before = len(bench.log())
     bench.switch("a")
     yield
-    assert "Traceback" not in bench.log()[before:], bench.log()[-3000:]
+    said = OF_THE_DAMAGED_FILE.sub("", bench.log()[before:])
+    assert "Traceback" not in said, said[said.index("Traceback") :][:3000]
     assert not ours(bench)
 
 
