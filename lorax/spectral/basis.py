@@ -28,7 +28,7 @@ STEEP = 20.0
 """Effective rank ``(Σλ)² / Σλ²`` under which leading directions are taken out first."""
 FLAT = 1e-3
 """Variance of the eigenvalues over their squared mean under which the Gram matrix is made in fp64 and its mean taken away."""
-BLOCK, POWERS, LEAK = 40, 4, 1e-3
+BLOCK, POWERS, LEAK = 40, 2, 1e-3
 """Of the block power iteration: its width, its steps, and the largest share of other directions in what is taken out."""
 EDGE = 16
 """Eigenvectors beyond the k-th among which the cut is made anew, with values of full precision."""
@@ -94,8 +94,10 @@ def prepare(matrix: Tensor, k: int) -> Prepared:
         mean = float(exact.diagonal().mean())
         exact.diagonal().sub_(mean)
         return Prepared(matrix, exact.to(matrix), none, mean)
-    leading = leading_directions(matrix, k) if rank < STEEP else none
-    return Prepared(matrix, gram(matrix - leading @ (leading.T @ matrix) if leading.shape[1] else matrix), leading)
+    if rank >= STEEP:
+        return Prepared(matrix, gram(matrix), none)
+    leading = leading_directions(matrix, k)
+    return Prepared(matrix, gram(torch.addmm(matrix, leading, leading.T @ matrix, alpha=-1)), leading)
 
 
 def spectrum_shape(matrix: Tensor) -> tuple[float, float]:
