@@ -35,16 +35,16 @@ class Pictures:
     """Pictures with what their captions say."""
 
     pixels: Tensor
-    """[n, 3, size, size], between -1 and 1"""
+    """[n, 3, 16, 16], between -1 and 1"""
     caption: Tensor
     """[n], index into `CAPTIONS`"""
 
 
-def draw(count: int, seed: int, domain: str = "light", style: str = "plain", size: int = SIZE) -> Pictures:
-    """Random pictures; one seed, one set. size: pixels a side, the same picture with finer edges."""
+def draw(count: int, seed: int, domain: str = "light", style: str = "plain") -> Pictures:
+    """Random pictures; one seed, one set."""
     generator = torch.Generator().manual_seed(seed)
     caption = torch.randint(0, len(CAPTIONS), (count,), generator=generator)
-    pixels = [_render(part, generator, domain, style, size) for part in caption.split(_BATCH)]
+    pixels = [_render(part, generator, domain, style) for part in caption.split(_BATCH)]
     return Pictures(torch.cat(pixels), caption)
 
 
@@ -53,9 +53,9 @@ def attributes(caption: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return caption // 16, caption // 4 % 4, caption % 4
 
 
-def _render(caption: Tensor, generator: torch.Generator, domain: str, style: str, pixels: int) -> Tensor:
-    """[n, 3, pixels, pixels], drawn at twice the size and averaged."""
-    count, side = len(caption), pixels * 2
+def _render(caption: Tensor, generator: torch.Generator, domain: str, style: str) -> Tensor:
+    """[n, 3, SIZE, SIZE], drawn at twice the size and averaged."""
+    count, side = len(caption), SIZE * 2
     colour, shape, place = attributes(caption)
 
     def uniform(*shape: int) -> Tensor:

@@ -33,7 +33,13 @@ def build_parser() -> ArgumentParser:
     add("--dtype", choices=("fp16", "bf16", "fp32"), default="fp16", help="of the numbers in the file")
     add("--gradient-checkpointing", action="store_true", help="less memory, more time")
     add("--seed", type=int, default=0)
-    add("--rank", type=_positive, default=TrainSettings.k, metavar="K", help="k: singular directions of each layer")
+    add(
+        "--rank",
+        type=_positive,
+        default=TrainSettings.k,
+        metavar="K",
+        help="k: singular directions of each layer, as many as it has at most",
+    )
     add("--kind", choices=KINDS, default="diagonal", help="what is trained: σ, or all of ΔΣ")
     add("--target", default="attn", help="attn, ff, linear, conv, joined by +")
     add("--exclude", default="", help="layers to leave out, as 'unet.mid_block.*,*.to_k'")
@@ -43,6 +49,7 @@ def build_parser() -> ArgumentParser:
     add("--sample-every", type=int, default=TrainSettings.sample_every, help="steps between samples; 0 for none")
     add("--sample-prompt", action="append", default=[], help="repeatable; the first caption by default")
     add("--sample-steps", type=_positive, default=TrainSettings.sample_steps)
+    add("--sample-guidance", type=float, default=TrainSettings.sample_guidance, help="how far samples follow the prompt (CFG scale)")
     add("--resume", action="store_true", help="go on from the state beside the output")
     add("--force", action="store_true", help="overwrite the output")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto")
@@ -73,6 +80,7 @@ def settings_of(arguments: Namespace, family: str, precision: str) -> TrainSetti
         sample_every=arguments.sample_every,
         sample_prompts=tuple(arguments.sample_prompt),
         sample_steps=arguments.sample_steps,
+        sample_guidance=arguments.sample_guidance,
         gradient_checkpointing=arguments.gradient_checkpointing,
         resume=arguments.resume,
         export=arguments.export,

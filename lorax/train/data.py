@@ -16,8 +16,8 @@ from lorax.errors import FileError, LoraxError
 from lorax.train.packages import load_package
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
-MULTIPLE = 64
-"""Sides are multiples of this many pixels: eight latents."""
+LATENTS = 8
+"""Sides are multiples of this many latents: a UNet halves them three times."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class Slot:
     draw: int
 
 
-def find_pictures(folder: Path, resolution: int, caption: str | None) -> list[Picture]:
-    """The pictures of a folder and its subfolders, by name.
+def find_pictures(folder: Path, resolution: int, caption: str | None, factor: int = 8) -> list[Picture]:
+    """The pictures of a folder and its subfolders, by name. factor: pixels that a latent stands for, along each side.
 
     LoraxError where there are none, one cannot be read, or one has no caption (a ``.txt`` of the same name, or `caption`).
     """
@@ -48,12 +48,12 @@ def find_pictures(folder: Path, resolution: int, caption: str | None) -> list[Pi
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
     if not paths:
         raise FileError(f"'{folder}' has no pictures: expected {', '.join(SUFFIXES)} files.")
-    found = [Picture(path, _caption(path, caption), _size(path, resolution)) for path in paths]
+    found = [Picture(path, _caption(path, caption), _size(path, resolution, factor * LATENTS)) for path in paths]
     silent = [p.path.name for p in found if not p.caption]
     if silent:
         raise LoraxError(
-            f"{len(silent)} of {len(found)} pictures have no caption, the first is '{silent[0]}': write"
-            f" '{Path(silent[0]).stem}.txt' beside it, or give one for all of them with --caption."
+            f"no caption for {len(silent)} of {len(found)} pictures, the first is '{silent[0]}': say what it shows in"
+            f" '{Path(silent[0]).stem}.txt' beside it, or give one caption for all such pictures with --caption."
         )
     return found
 
@@ -67,17 +67,16 @@ def _caption(path: Path, default: str | None) -> str:
     return " ".join(said.split()) or (default or "")
 
 
-def _size(path: Path, resolution: int) -> tuple[int, int]:
-    with _opened(path) as picture:
-        width, height = picture.size
-    return bucket(width, height, resolution)
+def _size(path: Path, resolution: int, multiple: int) -> tuple[int, int]:
+    """Of the whole picture decoded: a damaged one is better found now than when the base was loaded."""
+    return bucket(*_image(path).size, resolution, multiple)
 
 
-def bucket(width: int, height: int, resolution: int) -> tuple[int, int]:
-    """The size nearest to the picture's proportions with sides of multiples of 64 and about resolution² pixels."""
+def bucket(width: int, height: int, resolution: int, multiple: int = 64) -> tuple[int, int]:
+    """The size nearest to the picture's proportions with sides of multiples of `multiple` and about resolution² pixels."""
     ratio = min(max(width / height, 0.25), 4.0)
-    across = max(MULTIPLE, round(resolution * math.sqrt(ratio) / MULTIPLE) * MULTIPLE)
-    down = max(MULTIPLE, round(resolution / math.sqrt(ratio) / MULTIPLE) * MULTIPLE)
+    across = max(multiple, round(resolution * math.sqrt(ratio) / multiple) * multiple)
+    down = max(multiple, round(resolution / math.sqrt(ratio) / multiple) * multiple)
     return across, down
 
 
@@ -85,11 +84,7 @@ def read_pixels(picture: Picture) -> Tensor:
     """[3, height, width] in −1…1, scaled to cover its size and cut at the centre."""
     width, height = picture.size
     image_module = load_package("PIL.Image")
-    with _opened(picture.path) as opened:
-        try:
-            image = opened.convert("RGB")
-        except (OSError, ValueError, SyntaxError) as error:
-            raise FileError(f"the picture '{picture.path}' is damaged ({error}): replace it or take it out.") from None
+    image = _image(picture.path).convert("RGB")
     scale = max(width / image.width, height / image.height)
     image = image.resize(
         (max(width, round(image.width * scale)), max(height, round(image.height * scale))), image_module.Resampling.LANCZOS
@@ -99,11 +94,18 @@ def read_pixels(picture: Picture) -> Tensor:
     return torch.from_numpy(values / 127.5 - 1.0).permute(2, 0, 1).contiguous()
 
 
-def _opened(path: Path) -> Any:
+def _image(path: Path) -> Any:
+    """Pillow's image, decoded."""
     try:
-        return load_package("PIL.Image").open(path)
+        opened = load_package("PIL.Image").open(path)
     except (OSError, ValueError, SyntaxError) as error:
         raise FileError(f"'{path}' cannot be read as a picture ({type(error).__name__}): replace it or take it out.") from None
+    with opened:
+        try:
+            opened.load()
+        except (OSError, ValueError, SyntaxError) as error:
+            raise FileError(f"the picture '{path}' is damaged ({error}): replace it or take it out.") from None
+        return opened
 
 
 def batches(pictures: Sequence[Picture], batch_size: int, seed: int) -> Iterator[list[Slot]]:

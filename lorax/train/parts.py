@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,24 +64,43 @@ def load_parts(base: Checkpoint, config: Path | None, dtype: torch.dtype) -> Par
             pipe = kind.from_single_file(str(path), **source, **extra)
     except Exception as error:
         raise LoraxError(
-            one_line(f"diffusers cannot load '{path.name}': {str(error)[:300]}. It has to be whole (UNet, text encoders, VAE); a single")
-            + " file also needs its configuration: give a diffusers folder of the same architecture with --config, or be online once."
+            one_line(f"diffusers cannot load '{path.name}': {str(error)[:300].rstrip('. ')}. It has to be whole (UNet, text encoders,")
+            + " VAE); a single file also needs its configuration: give a diffusers folder of the same architecture with --config, or be"
+            + " online once."
         ) from None
     for network in networks(pipe):
         network.requires_grad_(False).eval()
         wanted = dtype if network is pipe.unet else torch.float32
         if next(network.parameters()).dtype != wanted:
             network.to(dtype=wanted)
+        _take_in(network)
     pipe.set_progress_bar_config(disable=True)
     arch = live_arch(pipe.unet, [])
     prediction = base.prediction_type or pipe.scheduler.config.get("prediction_type", "epsilon")
     return Parts(pipe, arch, prediction.startswith("v"))
 
 
+def _take_in(network: Any) -> None:
+    """Weights into torch's own memory: a file's tensors may begin anywhere, and where they begin decides how MKL rounds. Several
+    processes, which diffusers loads otherwise, then give the bits of one."""
+    for parameter in network.parameters():
+        if parameter.data_ptr() % 64:
+            parameter.data = parameter.data.clone()
+
+
 def _variant(folder: Path) -> str | None:
     """``fp16`` where a folder has only files of that name."""
     files = [path.name for path in (folder / "unet").glob("*") if path.suffix in (".safetensors", ".bin")]
     return "fp16" if files and all(".fp16" in name for name in files) else None
+
+
+def pixels_of_latent(base: Path, config: Path | None) -> int:
+    """Along each side: 8 in Stable Diffusion; what a folder's VAE says is asked before anything is loaded."""
+    try:
+        said = json.loads(((config or base) / "vae" / "config.json").read_text(encoding="utf-8"))
+        return 2 ** (len(said["block_out_channels"]) - 1)
+    except (OSError, ValueError, KeyError, TypeError):
+        return 8
 
 
 def networks(pipe: Any) -> list[Any]:

@@ -10,12 +10,11 @@ import torch
 
 from lorax.train.packages import load_package
 from lorax.train.parts import Encoded, Parts
-
-GUIDANCE = 7.0
+from lorax.train.settings import TrainSettings
 
 
 def draw_samples(
-    parts: Parts, texts: Mapping[str, Encoded], prompts: Sequence[str], size: tuple[int, int], steps: int, seed: int, device: torch.device
+    parts: Parts, texts: Mapping[str, Encoded], prompts: Sequence[str], size: tuple[int, int], settings: TrainSettings, device: torch.device
 ) -> list[Any]:
     """One picture for each prompt."""
     pipe, unet = parts.pipe, parts.pipe.unet
@@ -33,13 +32,13 @@ def draw_samples(
             if positive.pooled is not None and negative.pooled is not None:
                 said["pooled_prompt_embeds"] = positive.pooled[None].to(device, dtype)
                 said["negative_pooled_prompt_embeds"] = negative.pooled[None].to(device, dtype)
-            noise = torch.Generator().manual_seed(seed)
+            noise = torch.Generator().manual_seed(settings.seed)
             latents = pipe(
                 **said,
                 width=size[0],
                 height=size[1],
-                num_inference_steps=steps,
-                guidance_scale=GUIDANCE,
+                num_inference_steps=settings.sample_steps,
+                guidance_scale=settings.sample_guidance,
                 generator=noise,
                 output_type="latent",
             ).images

@@ -41,6 +41,7 @@ class TrainSettings:
     sample_prompts: tuple[str, ...] = ()
     """By default the first caption."""
     sample_steps: int = 20
+    sample_guidance: float = 7.0
     gradient_checkpointing: bool = False
     resume: bool = False
     export: Path | None = None

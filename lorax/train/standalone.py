@@ -16,7 +16,7 @@ from lorax.train.data import find_pictures
 from lorax.train.loop import Run, train
 from lorax.train.network import Network
 from lorax.train.packages import load_package, require_packages
-from lorax.train.parts import Parts, encode_captions, encode_pictures, load_parts
+from lorax.train.parts import Parts, encode_captions, encode_pictures, load_parts, pixels_of_latent
 from lorax.train.samples import draw_samples, write_grid, write_samples
 from lorax.train.settings import TrainSettings
 from lorax.train.state import load_state, save_state
@@ -30,7 +30,8 @@ def run_training(settings: TrainSettings) -> Run:
     """Train, and write what was asked for. Cancelled where the user stopped it, after everything was saved."""
     require_packages()
     _check_outputs(settings)
-    pictures = find_pictures(settings.pictures, settings.resolution, settings.caption)
+    factor = pixels_of_latent(settings.base, settings.config)
+    pictures = find_pictures(settings.pictures, settings.resolution, settings.caption, factor)
     with open_checkpoint(settings.base) as base:
         accelerator = _accelerator(settings)
         parts = load_parts(base, settings.config, WEIGHTS[settings.precision])
@@ -109,9 +110,7 @@ def _samples(run: Run, prompts: list[str]) -> None:
     if not run.settings.sample_every or not run.first:
         return
     size = run.material.pictures[0].size
-    drawn = draw_samples(
-        run.parts, run.material.captions, prompts, size, run.settings.sample_steps, run.settings.seed, run.accelerator.device
-    )
+    drawn = draw_samples(run.parts, run.material.captions, prompts, size, run.settings, run.accelerator.device)
     write_samples(run.settings.sample_folder, run.step, drawn)
 
 

@@ -44,9 +44,9 @@ def load_state(folder: Path, network: Network, optimizer: Any, bound: Mapping[st
         raise MalformedFile(f"'{folder / _SAID}' is damaged: start without --resume.") from None
     changed = [name for name, value in bound.items() if before.get(name) != value]
     if changed:
-        name = changed[0]
+        name, option = changed[0], "--rank" if changed[0] == "k" else f"--{changed[0].replace('_', '-')}"
         raise LoraxError(
-            f"the run to resume had {name} = {before.get(name)}, now it is {bound[name]}: give the same, or start without --resume."
+            f"the run to resume had {option} {before.get(name)}, this one has {bound[name]}: give the same, or start without --resume."
         )
     network.load(folder / _ADAPTER)
     try:
