@@ -54,12 +54,12 @@ def test_it_is_found_by_its_base_and_kind(page: WebPage) -> None:
 def test_cards_are_sorted(page: WebPage) -> None:
     page.tab("LoRA-X")
     shown = "[...document.querySelectorAll('#txt2img_lora-x_cards > .card')].map((card) => card.dataset.name)"
-    page.page.locator("#txt2img_lora-x_extra_sort_name").click()
+    page.page.locator("#txt2img_lora-x_extra_sort_name").first.click()
     first = page.page.evaluate(shown)
     assert first == sorted(first)
-    page.page.locator("#txt2img_lora-x_extra_sort_dir").click()
+    page.page.locator("#txt2img_lora-x_extra_sort_dir").first.click()
     assert page.page.evaluate(shown) == first[::-1]
-    page.page.locator("#txt2img_lora-x_extra_sort_dir").click()
+    page.page.locator("#txt2img_lora-x_extra_sort_dir").first.click()
 
 
 def test_everything_is_done_with_the_keyboard(page: WebPage) -> None:
