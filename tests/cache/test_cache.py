@@ -26,6 +26,16 @@ def start(*words: object) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-m", "tests.cache.writer", *map(str, words)], cwd=ROOT, env=environment)
 
 
+def number_of(path: Path) -> int:
+    return int(path.stem.partition("-")[2])
+
+
+def assert_right(path: Path) -> None:
+    expected, found = content(number_of(path)), read_entry(path)
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in found.items())
+
+
 def computed_once(cache: Cache, key: str = "a", value: float = 1.0) -> int:
     """How often the entry had to be computed."""
     calls: list[float] = []
@@ -135,21 +145,23 @@ def test_two_processes_do_not_do_the_same_work_twice(tmp_path: Path) -> None:
 
 def test_killed_at_any_instant_it_is_never_wrong_afterwards(tmp_path: Path) -> None:
     """``LORAX_KILLS=100`` for the long form."""
-    folder, chance = tmp_path / "cache", random.Random(7)
+    folder, chance, seen = tmp_path / "cache", random.Random(7), set[Path]()
     for _ in range(KILLS):
-        process = start(folder, tmp_path / "log", 1_000_000, 0.0)
+        first = max([0, *(number_of(path) - 3 for path in seen)])
+        process = start(folder, tmp_path / "log", 1_000_000, 0.0, first)
         deadline = time.monotonic() + 120
-        seen = len(list(folder.glob("*.safetensors")))
-        while len(list(folder.glob("*.safetensors"))) <= seen and time.monotonic() < deadline:
+        while len(list(folder.glob("*.safetensors"))) <= len(seen) and time.monotonic() < deadline:
             time.sleep(0.005)
         time.sleep(chance.random() * 0.05)
         process.kill()
         process.wait()
-        for path in folder.glob("*.safetensors"):
-            number = int(path.stem.partition("-")[2])
-            assert all(torch.equal(tensor, content(number)[name]) for name, tensor in read_entry(path).items())
-    assert len(list(folder.glob("*.safetensors"))) > KILLS
-    highest = max(int(path.stem.partition("-")[2]) for path in folder.glob("entry-*"))
-    last = start(folder, tmp_path / "log", highest + 2, 0.0)
+        there = set(folder.glob("*.safetensors"))
+        assert there > seen, "every writer gets something done, whatever the one before left behind"
+        for path in there - seen:
+            assert_right(path)
+        seen = there
+    for path in seen:
+        assert_right(path)
+    last = start(folder, tmp_path / "log", max(map(number_of, seen)) + 2, 0.0)
     assert last.wait(timeout=120) == 0, "no claim that was left behind holds anybody up"
     assert all(lock.with_suffix(".safetensors").exists() for lock in folder.glob("*.lock"))

@@ -1,4 +1,4 @@
-"""A process that fills a cache until it is killed: ``python -m tests.cache.writer FOLDER LOG COUNT [PAUSE]``.
+"""A process that fills a cache until it is killed: ``python -m tests.cache.writer FOLDER LOG COUNT PAUSE [FIRST]``.
 
 Each entry is computed slowly enough for two such processes to meet; what was computed here is told in LOG.
 """
@@ -22,9 +22,9 @@ def content(number: int) -> Mapping[str, Tensor]:
     return {"values": torch.full((64, 64), float(number)), "number": torch.tensor([number])}
 
 
-def main(folder: Path, log: Path, count: int, pause: float) -> None:
+def main(folder: Path, log: Path, count: int, pause: float, first: int = 0) -> None:
     cache = Cache(folder)
-    for number in range(count):
+    for number in range(first, count):
 
         def compute(number: int = number) -> Mapping[str, Tensor]:
             time.sleep(pause)
@@ -37,4 +37,4 @@ def main(folder: Path, log: Path, count: int, pause: float) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]), *map(int, sys.argv[5:]))
