@@ -69,7 +69,8 @@ def _caption(path: Path, default: str | None) -> str:
 
 def _size(path: Path, resolution: int, multiple: int) -> tuple[int, int]:
     """Of the whole picture decoded: a damaged one is better found now than when the base was loaded."""
-    return bucket(*_image(path).size, resolution, multiple)
+    width, height = _image(path).size
+    return bucket(width, height, resolution, multiple)
 
 
 def bucket(width: int, height: int, resolution: int, multiple: int = 64) -> tuple[int, int]:

@@ -26,6 +26,7 @@ from lorax.train import standalone
 from lorax.train.__main__ import main
 from lorax.train.data import Picture, Slot, batches, bucket, find_pictures
 from lorax.train.loop import Run, _share, learning_rate
+from lorax.train.parts import pixels_of_latent
 from lorax.train.settings import TrainSettings
 from lorax.train.step import compute_loss, make_noise_schedule
 from tests.train.pictures import write_pictures
@@ -297,12 +298,21 @@ def test_buckets_and_batches() -> None:
     assert bucket(512, 512, 512) == (512, 512)
     assert bucket(1920, 1080, 512) == (704, 384)
     assert bucket(100, 4000, 512) == (256, 1024)
+    assert bucket(512, 512, 16, 16) == (16, 16)
     made = [Picture(Path(f"{i}.png"), "x", (64, 64) if i < 5 else (64, 128)) for i in range(6)]
     every = batches(made, 2, 0)
     first = [next(every) for _ in range(4)]
     assert sorted({slot.picture for batch in first for slot in batch}) == [0, 1, 2, 3, 4, 5]
     assert all(len({made[slot.picture].size for slot in batch}) == 1 for batch in first)
     assert [slot.draw for batch in first for slot in batch] == list(range(8))
+
+
+def test_how_many_pixels_a_latent_stands_for(base: Path, tmp_path: Path) -> None:
+    assert pixels_of_latent(base, None) == 8
+    assert pixels_of_latent(tmp_path / "file.safetensors", None) == 8
+    (tmp_path / "vae").mkdir()
+    (tmp_path / "vae" / "config.json").write_text(json.dumps({"block_out_channels": [16, 32]}))
+    assert pixels_of_latent(tmp_path / "file.safetensors", tmp_path) == 2
 
 
 def test_the_learning_rate_warms_up_and_falls(tmp_path: Path) -> None:
