@@ -1,4 +1,4 @@
-"""The VAE that all models share: 16×16 (or 64×64) pictures ↔ latents of 4×8×8, diffusers' own class, trained in minutes."""
+"""The VAE that all models share: 16×16 pictures ↔ latents of 4×8×8, diffusers' own class, trained in a minute."""
 
 from __future__ import annotations
 
@@ -10,36 +10,35 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from benchmarks.quality.pictures import DOMAINS, SIZE, STYLES, draw
+from benchmarks.quality.pictures import DOMAINS, STYLES, draw
 
 CHANNELS = 4
 LATENT = 8
 _BATCH = 32
-_WIDTHS = {16: (16, 32), 64: (8, 16, 32, 32)}
 
 
-def make_vae(size: int = SIZE) -> Any:
-    """Untrained, in the layout of Stable Diffusion's; at 64 pixels a side each latent stands for 8×8 of them, as there."""
+def make_vae() -> Any:
+    """Untrained, in the layout of Stable Diffusion's."""
     from diffusers import AutoencoderKL
 
     torch.manual_seed(77)
     return AutoencoderKL(
-        block_out_channels=_WIDTHS[size],
-        down_block_types=("DownEncoderBlock2D",) * len(_WIDTHS[size]),
-        up_block_types=("UpDecoderBlock2D",) * len(_WIDTHS[size]),
+        block_out_channels=(16, 32),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
         layers_per_block=1,
         norm_num_groups=8,
         latent_channels=CHANNELS,
-        sample_size=size,
+        sample_size=16,
         scaling_factor=1.0,
     )
 
 
-def train_vae(steps: int, progress: Any, size: int = SIZE) -> Any:
+def train_vae(steps: int, progress: Any) -> Any:
     """Mean absolute and squared error; a faint prior keeps the latents near unit size."""
-    vae = make_vae(size)
+    vae = make_vae()
     mixed = enumerate(product(DOMAINS, STYLES))
-    pixels = torch.cat([draw(min(512, 4 * steps), 900 + i, domain, style, size).pixels for i, (domain, style) in mixed])
+    pixels = torch.cat([draw(min(512, 4 * steps), 900 + i, domain, style).pixels for i, (domain, style) in mixed])
     optimizer = torch.optim.AdamW(vae.parameters(), lr=4e-3, weight_decay=0.0, fused=True)
     generator = torch.Generator().manual_seed(78)
     for step in range(steps):
@@ -70,6 +69,6 @@ def encode_pixels(vae: Any, pixels: Tensor, raw: bool = False) -> Tensor:
 
 @torch.no_grad()
 def decode_latents(vae: Any, latents: Tensor) -> Tensor:
-    """Pixels [n, 3, size, size], between -1 and 1."""
+    """Pixels [n, 3, 16, 16], between -1 and 1."""
     scale = float(vae.config.scaling_factor)
     return torch.cat([vae.decode(part / scale).sample for part in latents.split(128)]).clamp(-1, 1)
