@@ -29,6 +29,11 @@ def write_sample(workshop: Workshop, folder: Path) -> None:
 def halve(path: Path) -> None:
     """Store a file's numbers in half precision."""
     with open_tensors(path) as file:
-        tensors = {name: t.half() if (t := file.read(name)).dtype == torch.float32 else t for name in file.tensors}
+        tensors = {full_name(name): t.half() if (t := file.read(name)).dtype == torch.float32 else t for name in file.tensors}
         metadata = dict(file.metadata)
     write_safetensors(path, tensors, metadata, overwrite=True)
+
+
+def full_name(name: str) -> str:
+    """transformers 4 knows a text encoder's weights only with the name that 5 leaves out when it saves."""
+    return f"text_model.{name}" if name.startswith(("embeddings.", "encoder.layers.", "final_layer_norm.")) else name

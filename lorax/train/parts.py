@@ -12,10 +12,11 @@ from torch import Tensor
 
 from lorax.checkpoint import Checkpoint
 from lorax.errors import LoraxError, one_line
+from lorax.layers import Component
 from lorax.structure import Arch
 from lorax.train.data import Picture, read_pixels
 from lorax.train.packages import load_package
-from lorax.train.targets import live_arch
+from lorax.train.targets import live_arch, live_layers
 
 Moments = tuple[Tensor, Tensor]
 """Mean and standard deviation of a picture's latents, [4, h, w] each"""
@@ -74,10 +75,29 @@ def load_parts(base: Checkpoint, config: Path | None, dtype: torch.dtype) -> Par
         if next(network.parameters()).dtype != wanted:
             network.to(dtype=wanted)
         _take_in(network)
+    check_loaded(base, pipe, dtype)
     pipe.set_progress_bar_config(disable=True)
     arch = live_arch(pipe.unet, [])
     prediction = base.prediction_type or pipe.scheduler.config.get("prediction_type", "epsilon")
     return Parts(pipe, arch, prediction.startswith("v"))
+
+
+def check_loaded(base: Checkpoint, pipe: Any, dtype: torch.dtype) -> None:
+    """Whether each network holds the file's weights, by its first layer. A library that does not know a file's names (transformers 4
+    a text encoder that 5 has saved) only warns, and goes on with random ones. Raises LoraxError."""
+    encoders = networks(pipe)[2:]
+    live = live_layers(base.arch, pipe.unet, encoders)
+    for component in base.components:
+        layer = next((i for i in base.layers if i.component == component and isinstance(live.get(i), torch.nn.Linear)), None)
+        if layer is None:
+            continue
+        stored, loaded = base.read(base.layers[layer]), live[layer].get_parameter("weight").detach().float().cpu()
+        coarse = torch.finfo(dtype if component == Component.UNET else torch.float32).eps
+        if stored.shape != loaded.shape or not torch.allclose(stored, loaded, rtol=2 * coarse, atol=1e-6):
+            raise LoraxError(
+                f"diffusers did not load the {component} of '{base.name}' from its file ({layer} has other weights): the installed"
+                " transformers or diffusers does not know how it was saved; update them, or give a single file."
+            )
 
 
 def _take_in(network: Any) -> None:
