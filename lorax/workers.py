@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import torch
 
-BUDGET = 384 << 20
+BUDGET = 256 << 20
 """Bytes of weights that may be read and not yet done with; computing takes about twice that beside. A process that was given a
 share of the cores takes that share of the bytes too."""
 CORES = torch.get_num_threads()
