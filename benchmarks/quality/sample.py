@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -24,6 +25,9 @@ def write_sample(workshop: Workshop, folder: Path) -> None:
     (folder / f"{STYLE}.safetensors").write_bytes(adapter.read_bytes())
     for path in folder.rglob("*.safetensors"):
         halve(path)
+    for path in folder.rglob("config.json"):
+        said = {key: value for key, value in json.loads(path.read_text(encoding="utf-8")).items() if key != "_name_or_path"}
+        path.write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
 
 
 def halve(path: Path) -> None:
