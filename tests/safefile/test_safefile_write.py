@@ -136,7 +136,8 @@ class TestWritingWholeOrNotAtAll:
     def test_killed_by_ctrl_c(self, tmp_path: Path):
         """A process interrupted while it writes."""
         script = (
-            "import sys, time, torch\nfrom pathlib import Path\nfrom lorax.safefile import TensorInfo, stream_safetensors\n"
+            "import signal, sys, time, torch\nfrom pathlib import Path\nfrom lorax.safefile import TensorInfo, stream_safetensors\n"
+            "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a job in the background inherits that it is ignored
             "def read(name):\n    print('reading', flush=True)\n    time.sleep(30)\n"
             "stream_safetensors(Path(sys.argv[1]), [TensorInfo('a', 'F32', (4,))], read, {})\n"
         )
