@@ -14,7 +14,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from lorax.linalg import eigh, in_double, inner
+from lorax.linalg import eigh, in_double
 from lorax.spectral.exact import exact_basis, numerical_rank, row_space, signed
 from lorax.spectral.values import Span, SpectralBasis
 
@@ -96,8 +96,8 @@ def prepare(matrix: Tensor, k: int) -> Prepared:
         return Prepared(matrix, exact.to(matrix), none, mean)
     if rank >= STEEP:
         return Prepared(matrix, gram(matrix), none)
-    leading = leading_directions(matrix, k)
-    return Prepared(matrix, gram(torch.addmm(matrix, leading, leading.T @ matrix, alpha=-1)), leading)
+    leading, image = leading_directions(matrix, k)
+    return Prepared(matrix, gram(torch.addmm(matrix, leading, image, alpha=-1)), leading)
 
 
 def spectrum_shape(matrix: Tensor) -> tuple[float, float]:
@@ -111,11 +111,12 @@ def spectrum_shape(matrix: Tensor) -> tuple[float, float]:
     if not float(squares.sum()):
         return float(matrix.shape[0]), 0.0
     variance = float((squares * lengths / means.square()).mean()) - 1
-    return inner(matrix, matrix) ** 2 / float(squares.mean()), variance
+    return float(means.mean().square() / squares.mean()), variance
 
 
-def leading_directions(matrix: Tensor, k: int) -> Tensor:
-    """[n, p]: directions that lie in the top-k left singular subspace of `matrix` but for `LEAK`; they need not be singular vectors.
+def leading_directions(matrix: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Orthonormal directions [n, p] that lie in the top-k left singular subspace of `matrix` but for `LEAK`, and their image
+    [p, long] in `matrix`; they need not be singular vectors.
 
     Block power iteration (Halko et al. 2011). p is as large as the spectrum's decay within the block warrants.
     """
@@ -127,7 +128,8 @@ def leading_directions(matrix: Tensor, k: int) -> Tensor:
     values, vectors = eigh(image @ image.T)
     values, vectors = values.flip(0), vectors.flip(1)
     p = int(((values[-1].clamp_min(0) / values) ** (POWERS + 0.5) <= LEAK).sum())
-    return torch.linalg.qr(rows @ vectors[:, : min(p, k // 2)]).Q
+    turn = vectors[:, : min(p, k // 2)]
+    return rows @ turn, turn.T @ image
 
 
 def gram(rows: Tensor, blocks: int = 4) -> Tensor:
@@ -150,32 +152,33 @@ def refine(prepared: Prepared, k: int, values: Tensor, vectors: Tensor, wide: bo
     near, last = min(k + EDGE, len(values)) - taken, len(values) - taken
     head = torch.cat([prepared.leading, vectors[:, :near]], 1)
     image = head.T @ matrix
-    within = head.T @ (prepared.gram @ head) if prepared.shift else image @ image.T
+    within = head.T @ (prepared.gram @ head) if prepared.shift else gram(image)
     squares, turn = eigh(in_double(within))
     squares, turn = squares.flip(0).to(matrix), turn.flip(1).to(matrix)
     s = (squares + prepared.shift).clamp_min(0).sqrt()
     if not bool(torch.isfinite(s).all()) or numerical_rank(s) < k:
         return None
-    short = head @ turn
+    short, long = head @ turn, image.T @ turn[:, :k]
     others = torch.cat([short[:, k:], vectors[:, near:last]], 1)
     rest = torch.cat([squares[k:], values[near:last]])
-    if error_estimate(prepared, short[:, :k], squares[:k], others, rest) > MARGIN * TOLERANCE:
+    if error_estimate(prepared, short[:, :k], long, squares[:k], others, rest) > MARGIN * TOLERANCE:
         return None
-    return signed(short[:, :k], s[:k], (image.T @ turn[:, :k]) / s[:k], wide)
+    return signed(short[:, :k], s[:k], long / s[:k], wide)
 
 
-def error_estimate(prepared: Prepared, short: Tensor, squares: Tensor, others: Tensor, rest: Tensor) -> float:
+def error_estimate(prepared: Prepared, short: Tensor, long: Tensor, squares: Tensor, others: Tensor, rest: Tensor) -> float:
     """The relative error that the subspace `short` [n, k] brings into a projected random delta, both sides counted.
 
     To first order u_i lacks ``Σ_j x_j (x_jᵀ R_i) / (λ_i − λ_j)`` over the other eigenvectors x_j (`others`, of eigenvalues
     `rest`), where ``R_i = (W Wᵀ − λ_i) u_i``; ``‖P̂ g − P g‖² = 2 Σ_i ‖lack_i‖²`` for a random g with ``‖P g‖² = k``.
-    squares: the λ_i, less the shift. Taken from a sample of the u_i, and from each of the last few, which lack most.
+    long: ``Wᵀ u_i``, [long, k]. squares: the λ_i, less the shift. Taken from a sample of the u_i, and from each of the last
+    few, which lack most.
     """
     k = short.shape[1]
     size, few = min(SAMPLE, k), min(LAST, k)
     chosen = torch.cat([torch.arange(size) * k // size + k // (2 * size), torch.arange(k - few, k)]).to(short.device)
     u, squares = short[:, chosen], squares[chosen]
-    applied = prepared.gram @ u if prepared.shift else prepared.matrix @ (prepared.matrix.T @ u)
+    applied = prepared.gram @ u if prepared.shift else prepared.matrix @ long[:, chosen]
     residual = applied - u * squares
     lack = ((others.T @ residual) / (squares - rest[:, None])).square().sum(0)
     return 2.0 * float(lack[:size].mean() + lack[size:].sum() / k) ** 0.5
