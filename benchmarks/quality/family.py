@@ -55,7 +55,7 @@ class Effort:
     samples: int = 64
 
 
-FULL = Effort(vae=1000, source=800, independent=800, finetune=450, distil=400, adapter=100, judge=600, distill_adapter=60)
+FULL = Effort(vae=1000, source=800, independent=800, finetune=450, distil=400, adapter=200, judge=600, distill_adapter=100)
 CI = Effort(
     vae=200,
     source=350,
