@@ -27,14 +27,20 @@ def live_arch(unet: nn.Module, text_encoders: Sequence[nn.Module]) -> Arch:
     """The architecture of networks in memory, by their parameters' names. UnknownFormat where it is none that we know."""
     parsed = parse_unet(_shapes(unet))
     if parsed is None:
-        raise UnknownFormat("the UNet is none of Stable Diffusion 1, 2 or XL: LoRA-X is trained for these.")
+        raise UnknownFormat(
+            f"LoRA-X is trained on the UNet of Stable Diffusion 1, 2 or XL; this base has a {type(unet).__name__} of another layout:"
+            " give a base of these families."
+        )
     family = detect(parsed[0]).family
     declared = dict(family_parent(family).text)
     text: list[tuple[Component, TextStructure]] = []
     for component, encoder in zip((Component.TE1, Component.TE2), text_encoders, strict=False):
         found = parse_text(_full_path(name) for name in _shapes(encoder))
         if found is None:
-            raise UnknownFormat(f"{component} is no CLIP text encoder that we know.")
+            raise UnknownFormat(
+                f"LoRA-X is trained on CLIP text encoders; this base has a {type(encoder).__name__} as {component}: give a base of"
+                " Stable Diffusion 1, 2 or XL."
+            )
         text.append((component, replace(found, kind=declared[component].kind) if component in declared else found))
     return detect(parsed[0], tuple(text))
 

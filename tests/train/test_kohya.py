@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lorax.checkpoint import open_checkpoint
-from lorax.errors import BaseMismatch, LoraxError
+from lorax.errors import BaseMismatch, LoraxError, UnknownFormat
 from lorax.export import export_adapter
 from lorax.formats import read_adapter
 from lorax.train import kohya
@@ -136,6 +136,19 @@ def test_the_bases_of_a_rounded_model_are_those_of_its_file(tmp_path: Path) -> N
 def test_bad_arguments_are_named(kwargs: dict[str, str], said: str) -> None:
     with pytest.raises(LoraxError, match=said):
         made(live("sd1"), **kwargs)
+
+
+def test_a_base_of_another_family_is_named() -> None:
+    class Transformer(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.double_blocks = torch.nn.ModuleList([torch.nn.Linear(8, 8)])
+
+    model = live("sd1")
+    with pytest.raises(UnknownFormat, match="has a Transformer of another layout: give a base"):
+        kohya.create_network(1.0, 6, 1.0, None, model.text_encoders, Transformer())
+    with pytest.raises(UnknownFormat, match="has a Transformer as te1"):
+        kohya.create_network(1.0, 6, 1.0, None, Transformer(), model.unet)
 
 
 def test_other_bad_input() -> None:

@@ -132,6 +132,7 @@ def test_sizes_at_true_width_are_those_of_the_paper(tmp_path: Path, name: str) -
     assert abs(data - PAPER[name]) < 500
     header = int.from_bytes(file.read_bytes()[:8], "little")
     assert file.stat().st_size == 8 + header + data
+    assert header < 250 * len(layers), "names and fingerprints"
 
 
 def test_no_name_is_made_up() -> None:
