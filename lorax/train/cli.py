@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser, ArgumentTypeError, Namespace
+import math
+from argparse import Action, ArgumentDefaultsHelpFormatter, ArgumentParser, ArgumentTypeError, Namespace
 from pathlib import Path
 
 from lorax.train.options import KINDS, parse_options
@@ -12,27 +13,55 @@ _ABOUT = """Train a native LoRA-X adapter on a folder of pictures. Each picture 
 The adapter is a few hundred kilobytes, belongs to its base, and is carried to other bases by 'python -m converter transfer'."""
 
 
+class _Formatter(ArgumentDefaultsHelpFormatter):
+    """Says a default where there is one."""
+
+    def _get_help_string(self, action: Action) -> str | None:
+        silent = action.default is None or action.default is False or action.default in ("", [])
+        return action.help if silent else super()._get_help_string(action)
+
+
 def build_parser() -> ArgumentParser:
     """The command line."""
-    parser = ArgumentParser("python -m lorax.train", description=_ABOUT, formatter_class=ArgumentDefaultsHelpFormatter)
+    parser = ArgumentParser("python -m lorax.train", description=_ABOUT, formatter_class=_Formatter)
     add = parser.add_argument
     add("base", type=Path, help="the base model: a checkpoint file (SD1.x, SD2, SDXL) or a diffusers folder")
-    add("pictures", type=Path, help="folder of pictures and captions")
+    add("pictures", type=Path, help="folder of pictures, each with its caption in a .txt of the same name")
     add("-o", "--output", type=Path, required=True, help="the .safetensors file to write")
     add("--config", type=Path, help="diffusers folder that says how a single file's networks are built (offline, or pruned models)")
     add("--caption", help="caption of pictures that have no .txt")
     add("--export", type=Path, metavar="FILE", help="write a standard LoRA as well, which every WebUI takes")
-    add("--steps", type=_positive, default=TrainSettings.steps)
-    add("--resolution", type=_positive, default=None, help="512 for SD1 and SD2, 1024 for SDXL by default")
-    add("--batch-size", type=_positive, default=1)
-    add("--accumulate", type=_positive, default=1, help="batches per step")
-    add("--learning-rate", type=float, default=TrainSettings.learning_rate)
-    add("--warmup", type=int, default=TrainSettings.warmup, help="steps until the learning rate is reached")
-    add("--schedule", choices=SCHEDULES, default="constant")
-    add("--precision", choices=PRECISIONS, default=None, help="bf16 on a GPU that has it, fp16 on another, no on a CPU by default")
-    add("--dtype", choices=("fp16", "bf16", "fp32"), default="fp16", help="of the numbers in the file")
+    add(
+        "--steps",
+        type=_positive,
+        default=TrainSettings.steps,
+        help="how often the adapter is adjusted; with --resume, those already done count",
+    )
+    add(
+        "--resolution",
+        type=_positive,
+        default=None,
+        help="pictures are scaled to about its square in pixels (default: 512 for SD1 and SD2, 1024 for SDXL)",
+    )
+    add("--batch-size", type=_positive, default=1, help="pictures learned at once: more take more memory")
+    add("--accumulate", type=_positive, default=1, help="batches per step: as a larger batch size, in less memory")
+    add(
+        "--learning-rate",
+        type=_rate,
+        default=TrainSettings.learning_rate,
+        help="how far a step goes: higher learns faster, too high breaks pictures",
+    )
+    add("--warmup", type=_count, default=TrainSettings.warmup, help="steps until the learning rate is reached")
+    add("--schedule", choices=SCHEDULES, default="constant", help="whether the learning rate stays, or falls to zero at the last step")
+    add(
+        "--precision",
+        choices=PRECISIONS,
+        default=None,
+        help="numbers to compute with, no for fp32 (default: bf16 on a GPU that has it, fp16 on another, no on a CPU)",
+    )
+    add("--dtype", choices=("fp16", "bf16", "fp32"), default="fp16", help="of the numbers in the files that are written")
     add("--gradient-checkpointing", action="store_true", help="less memory, more time")
-    add("--seed", type=int, default=0)
+    add("--seed", type=int, default=0, help="of noise and order; the same seed gives the same file")
     add(
         "--rank",
         type=_positive,
@@ -40,19 +69,28 @@ def build_parser() -> ArgumentParser:
         metavar="K",
         help="k: singular directions of each layer, as many as it has at most",
     )
-    add("--kind", choices=KINDS, default="diagonal", help="what is trained: σ, or all of ΔΣ")
-    add("--target", default="attn", help="attn, ff, linear, conv, joined by +")
+    add("--kind", choices=KINDS, default="diagonal", help="what is trained: σ, k numbers a layer, or all of ΔΣ, k² numbers")
+    add("--target", default="attn", help="which layers are trained: attn, ff (feed-forward), linear (all), conv, joined by +")
     add("--exclude", default="", help="layers to leave out, as 'unet.mid_block.*,*.to_k'")
     add("--self-contained", action="store_true", help="factors in the file, so that every loader takes it as it is (large)")
-    add("--form", choices=("auto", "factored", "merged"), default="auto", help="how layers are computed")
+    add(
+        "--form",
+        choices=("auto", "factored", "merged"),
+        default="auto",
+        help="how layers are computed (docs/training.md); auto chooses for each layer and step",
+    )
     add("--save-every", type=_positive, default=TrainSettings.save_every, help="steps between files and states")
-    add("--sample-every", type=int, default=TrainSettings.sample_every, help="steps between samples; 0 for none")
-    add("--sample-prompt", action="append", default=[], help="repeatable; the first caption by default")
-    add("--sample-steps", type=_positive, default=TrainSettings.sample_steps)
+    add("--sample-every", type=_count, default=TrainSettings.sample_every, help="steps between samples; 0 for none")
+    add("--sample-prompt", action="append", default=[], help="what samples show; repeatable (default: the first caption)")
+    add("--sample-steps", type=_positive, default=TrainSettings.sample_steps, help="of denoising, for each sample")
     add("--sample-guidance", type=float, default=TrainSettings.sample_guidance, help="how far samples follow the prompt (CFG scale)")
     add("--resume", action="store_true", help="go on from the state beside the output")
-    add("--force", action="store_true", help="overwrite the output")
-    add("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    add(
+        "--force",
+        action="store_true",
+        help="overwrite the output and the standard LoRA, and remove the samples of the run that is replaced",
+    )
+    add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto takes the GPU where there is one")
     return parser
 
 
@@ -94,3 +132,19 @@ def _positive(word: str) -> int:
     if not word.isascii() or not word.isdigit() or int(word) < 1:
         raise ArgumentTypeError(f"'{word}' is no number of at least 1")
     return int(word)
+
+
+def _count(word: str) -> int:
+    if not word.isascii() or not word.isdigit():
+        raise ArgumentTypeError(f"'{word}' is no number of at least 0")
+    return int(word)
+
+
+def _rate(word: str) -> float:
+    try:
+        rate = float(word)
+    except ValueError:
+        rate = math.nan
+    if not 0 < rate < math.inf:
+        raise ArgumentTypeError(f"'{word}' is no number above 0, as 0.001")
+    return rate

@@ -96,17 +96,18 @@ def read_pixels(picture: Picture) -> Tensor:
 
 
 def _image(path: Path) -> Any:
-    """Pillow's image, decoded."""
+    """Pillow's image, decoded and the way up that its camera says. Which exceptions a decoder raises is nowhere written."""
+    open_image, upright = load_package("PIL.Image").open, load_package("PIL.ImageOps").exif_transpose
     try:
-        opened = load_package("PIL.Image").open(path)
-    except (OSError, ValueError, SyntaxError) as error:
+        opened = open_image(path)
+    except Exception as error:
         raise FileError(f"'{path}' cannot be read as a picture ({type(error).__name__}): replace it or take it out.") from None
     with opened:
         try:
             opened.load()
-        except (OSError, ValueError, SyntaxError) as error:
+            return upright(opened)
+        except Exception as error:
             raise FileError(f"the picture '{path}' is damaged ({error}): replace it or take it out.") from None
-        return opened
 
 
 def batches(pictures: Sequence[Picture], batch_size: int, seed: int) -> Iterator[list[Slot]]:

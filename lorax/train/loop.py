@@ -32,8 +32,10 @@ class Run:
     optimizer: Any
     step: int = 0
     losses: list[float] = field(default_factory=list[float])
+    asked: bool = False
+    """The user asked this process for an end."""
     stopped: bool = False
-    """The user asked for an end."""
+    """All processes know of it and end after the same step, with steps left to do."""
 
     @property
     def first(self) -> bool:
@@ -50,12 +52,13 @@ def train(run: Run, after_step: Callable[[Run], None]) -> None:
     share = _share(run)
     with _stopping(run):
         while run.step < run.settings.steps and not run.stopped:
-            loss = _step(run, schedule, share)
+            loss, run.stopped = _step(run, schedule, share)
             if not math.isfinite(loss):
                 raise LoraxError(f"the loss is {loss} at step {run.step + 1}: lower --learning-rate, or use --precision bf16 or no.")
             run.step += 1
             run.losses.append(loss)
             after_step(run)
+    run.stopped = run.stopped and run.step < run.settings.steps
 
 
 def learning_rate(settings: TrainSettings, step: int) -> float:
@@ -68,7 +71,8 @@ def learning_rate(settings: TrainSettings, step: int) -> float:
     return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
 
 
-def _step(run: Run, schedule: Any, share: Iterator[list[Slot]]) -> float:
+def _step(run: Run, schedule: Any, share: Iterator[list[Slot]]) -> tuple[float, bool]:
+    """The mean loss of all processes, and whether one of them was asked to stop."""
     settings, accelerator = run.settings, run.accelerator
     for group in run.optimizer.param_groups:
         group["lr"] = learning_rate(settings, run.step)
@@ -82,7 +86,8 @@ def _step(run: Run, schedule: Any, share: Iterator[list[Slot]]) -> float:
     accelerator.clip_grad_norm_(run.network.parameters(), 1.0)
     run.optimizer.step()
     run.optimizer.zero_grad(set_to_none=True)
-    return float(accelerator.reduce(total, reduction="mean"))
+    loss, asked = accelerator.reduce(torch.stack([total, torch.full_like(total, float(run.asked))]), reduction="mean").tolist()
+    return loss, asked > 0
 
 
 def _reduce_gradients(network: Network, accelerator: Any) -> None:
@@ -107,9 +112,9 @@ def _stopping(run: Run) -> Generator[None, None, None]:
     """Ctrl-C ends the run after the step under way; a second one ends it at once."""
 
     def stop(*_: object) -> None:
-        if run.stopped:
+        if run.asked:
             raise KeyboardInterrupt
-        run.stopped = True
+        run.asked = True
 
     try:
         before = signal.signal(signal.SIGINT, stop)

@@ -25,36 +25,18 @@ from lorax.safefile import open_tensors
 from lorax.train import standalone
 from lorax.train.__main__ import main
 from lorax.train.data import Picture, Slot, batches, bucket, find_pictures
-from lorax.train.loop import Run, _share, learning_rate
+from lorax.train.loop import Run, _share, _step, learning_rate
 from lorax.train.parts import pixels_of_latent
 from lorax.train.settings import TrainSettings
 from lorax.train.step import compute_loss, make_noise_schedule
-from tests.train.pictures import write_pictures
-from tests.train.pipelines import base_file, diffusers_folder
+from tests.train.pipelines import diffusers_folder
 
 ROOT = Path(__file__).parents[2]
 
 pytestmark = [
+    pytest.mark.usefixtures("own_cache"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning"),
 ]
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return diffusers_folder(tmp_path_factory.mktemp("sd1"), "sd1")
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_pictures(tmp_path_factory.mktemp("pictures"))
-
-
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from accelerate.state import AcceleratorState
-
-    monkeypatch.setenv("LORAX_CACHE", str(tmp_path / "cache"))
-    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def arguments(base: Path, pictures: Path, output: Path, *more: str) -> list[str]:
@@ -149,6 +131,21 @@ def test_ctrl_c_saves(
     assert same(out, whole), "nothing was lost"
 
 
+def test_ctrl_c_during_the_last_step_ends_a_whole_run(base: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import signal
+
+    real = compute_loss
+
+    def interrupted(*args: object) -> Tensor:
+        signal.raise_signal(signal.SIGINT)
+        return real(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("lorax.train.loop.compute_loss", interrupted)
+    out, lora = tmp_path / "a.safetensors", tmp_path / "a-lora.safetensors"
+    assert main([*arguments(base, pictures, out), "--steps", "1", "--export", str(lora)]) == 0
+    assert lora.exists()
+
+
 def test_processes_share_what_one_would_accumulate(tmp_path: Path) -> None:
     """Step by step, two processes see the places that one process sees with two batches a step."""
     made = [Picture(Path(f"{i}.png"), "x", (64, 64)) for i in range(5)]
@@ -202,98 +199,6 @@ def test_mixed_precision(base: Path, pictures: Path, tmp_path: Path) -> None:
         export_adapter(read_adapter(out), checkpoint)  # the fingerprints are those of the file's own weights
 
 
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        ("no folder", "is no folder"),
-        ("no pictures", "has no pictures"),
-        ("not a picture", "cannot be read as a picture"),
-        ("cut picture", "is damaged"),
-        ("empty caption", "'2.txt' beside it"),
-        ("no caption", "'2.txt' beside it"),
-        ("caption bytes", "UTF-8"),
-        ("no base", "does not exist"),
-        ("unknown base", "UNet"),
-        ("unet only", "--config"),
-        ("target", "Did you mean 'attn'"),
-        ("output", ".safetensors"),
-        ("exists", "--force"),
-        ("nothing to resume", "nothing to resume"),
-        ("fp16 on a cpu", "needs a GPU"),
-    ],
-)
-def test_bad_input_is_one_clear_line(
-    change: str, said: str, base: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    folder, out, more, model = tmp_path / "p", tmp_path / "a.safetensors", ["--steps", "1"], base
-    shutil.copytree(pictures, folder)
-    if change == "no folder":
-        folder = tmp_path / "nowhere"
-    elif change == "no pictures":
-        folder = tmp_path / "empty"
-        folder.mkdir()
-    elif change == "not a picture":
-        (folder / "1.png").write_bytes(b"GIF? no")
-    elif change == "cut picture":
-        (folder / "1.png").write_bytes((folder / "1.png").read_bytes()[:60])
-    elif change == "no caption":
-        (folder / "2.txt").unlink()
-    elif change == "empty caption":
-        (folder / "2.txt").write_text(" ")
-    elif change == "caption bytes":
-        (folder / "2.txt").write_bytes(b"\xff\xfe\x00")
-    elif change == "no base":
-        model = tmp_path / "gone.safetensors"
-    elif change == "unknown base":
-        from safetensors.torch import save_file
-
-        model = tmp_path / "other.safetensors"
-        save_file({"a.weight": torch.zeros(2, 2)}, model)
-        said = "not a model that we know"
-    elif change == "unet only":
-        model = base_file(tmp_path / "novae.safetensors", "sd1")
-        more += ["--config", str(tmp_path)]
-    elif change == "target":
-        more += ["--target", "atn"]
-    elif change == "output":
-        out = tmp_path / "a.ckpt"
-    elif change == "exists":
-        out.write_bytes(b"mine")
-    elif change == "nothing to resume":
-        more += ["--resume"]
-    elif change == "fp16 on a cpu":
-        more += ["--precision", "fp16"]
-    assert main(arguments(model, folder, out, *more)) == 1
-    err = capsys.readouterr().err.strip().splitlines()[-1]
-    assert err.startswith("lorax.train: ")
-    assert said in err
-    assert change != "exists" or out.read_bytes() == b"mine"
-    assert change == "exists" or not out.exists()
-
-
-def test_resuming_on_another_base_or_with_another_k_is_refused(
-    base: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    out = tmp_path / "a.safetensors"
-    assert main(arguments(base, pictures, out, "--steps", "2")) == 0
-    before = out.read_bytes()
-    other = diffusers_folder(tmp_path / "other", "sd1", seed=5)
-    assert main(arguments(other, pictures, out, "--steps", "4", "--resume")) == 1
-    assert "train on that base" in capsys.readouterr().err
-    assert main(arguments(base, pictures, out, "--steps", "4", "--resume", "--rank", "4")) == 1
-    assert "had --rank 6" in capsys.readouterr().err
-    (tmp_path / "a-state" / "optimizer.pt").write_bytes(b"cut")
-    assert main(arguments(base, pictures, out, "--steps", "4", "--resume")) == 1
-    assert "damaged" in capsys.readouterr().err
-    assert out.read_bytes() == before
-
-
-def test_a_k_larger_than_every_layer_is_cut(base: Path, pictures: Path, tmp_path: Path) -> None:
-    out = tmp_path / "a.safetensors"
-    assert main([*arguments(base, pictures, out, "--steps", "1"), "--rank", "320"]) == 0
-    assert {t.numel() for t in tensors(out).values()} == {8, 16, 24}
-
-
 def test_buckets_and_batches() -> None:
     assert bucket(512, 512, 512) == (512, 512)
     assert bucket(1920, 1080, 512) == (704, 384)
@@ -320,6 +225,31 @@ def test_the_learning_rate_warms_up_and_falls(tmp_path: Path) -> None:
     assert learning_rate(settings, 0) == pytest.approx(0.1)
     assert learning_rate(settings, 10) == 1.0
     assert learning_rate(settings, 99) < 0.01
+
+
+def test_a_picture_is_upright_as_its_camera_says(tmp_path: Path) -> None:
+    from PIL import Image
+
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    (tmp_path / "a").mkdir()
+    Image.new("RGB", (128, 64), "red").save(tmp_path / "a" / "0.jpg", exif=turned)
+    assert [p.size for p in find_pictures(tmp_path, 64, "red")] == [bucket(64, 128, 64)]
+
+
+def test_one_process_hears_that_another_was_asked_to_stop(tmp_path: Path) -> None:
+    """All end after the same step: one that left early would be waited for."""
+
+    def reduce(mine: Tensor, reduction: str) -> Tensor:
+        assert reduction == "mean"
+        return (mine + torch.tensor([0.5, 1.0])) / 2
+
+    accelerator = SimpleNamespace(num_processes=1, device="cpu", reduce=reduce, clip_grad_norm_=lambda *_: None)
+    optimizer = SimpleNamespace(param_groups=[], step=lambda: None, zero_grad=lambda **_: None)
+    settings = TrainSettings(tmp_path, tmp_path, tmp_path)
+    network = SimpleNamespace(parameters=lambda: [])
+    run = SimpleNamespace(settings=settings, accelerator=accelerator, optimizer=optimizer, network=network, step=0, asked=False)
+    assert _step(run, None, iter([])) == (0.25, True)  # type: ignore[arg-type]
 
 
 def test_pictures_are_found_in_subfolders(pictures: Path, tmp_path: Path) -> None:
