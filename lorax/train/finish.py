@@ -42,7 +42,13 @@ def write_export(settings: TrainSettings, base: Checkpoint, bases: Bases, out: P
         adapter, base.paths[0].name, base.hashes(), base.arch, out.stem, ranks, {}, action="export", prediction_type=base.prediction_type
     )
     write_adapter(
-        out, made.modules, base.arch, shapes=made.shapes, dtype=DTYPES[settings.dtype], metadata=said, overwrite=settings.overwrite
+        out,
+        made.modules,
+        base.arch,
+        shapes=made.shapes,
+        dtype=DTYPES[settings.dtype],
+        metadata=said,
+        overwrite=settings.overwrite or settings.resume,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,9 @@ import torch
 from lorax.train.packages import load_package
 from lorax.train.parts import Encoded, Parts
 from lorax.train.settings import TrainSettings
+
+GRID = "grid.png"
+_SAMPLE = re.compile(r"step-\d{6,}-\d+\.png")
 
 
 def draw_samples(
@@ -56,6 +60,13 @@ def write_samples(folder: Path, step: int, pictures: Sequence[Any]) -> None:
         picture.save(folder / f"step-{step:06d}-{i}.png")
 
 
+def remove_samples(folder: Path) -> None:
+    """Take away what `write_samples` and `write_grid` left in a folder, and nothing else."""
+    for path in folder.glob("*.png"):
+        if _SAMPLE.fullmatch(path.name) or path.name == GRID:
+            path.unlink()
+
+
 def write_grid(folder: Path) -> Path | None:
     """All samples of a folder in one picture: a row for each prompt, training going on to the right."""
     rows: dict[str, list[Path]] = {}
@@ -70,5 +81,5 @@ def write_grid(folder: Path) -> Path | None:
     for y, row in enumerate(opened):
         for x, picture in enumerate(row):
             grid.paste(picture.resize((width, height)), (x * width, y * height))
-    grid.save(folder / "grid.png")
-    return folder / "grid.png"
+    grid.save(folder / GRID)
+    return folder / GRID

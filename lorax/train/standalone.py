@@ -17,7 +17,7 @@ from lorax.train.loop import Run, train
 from lorax.train.network import Network
 from lorax.train.packages import load_package, require_packages
 from lorax.train.parts import Parts, encode_captions, encode_pictures, load_parts, pixels_of_latent
-from lorax.train.samples import draw_samples, write_grid, write_samples
+from lorax.train.samples import draw_samples, remove_samples, write_grid, write_samples
 from lorax.train.settings import TrainSettings
 from lorax.train.state import load_state, save_state
 from lorax.train.step import Material
@@ -52,6 +52,8 @@ def run_training(settings: TrainSettings) -> Run:
 def _go(run: Run, base: Checkpoint, bases: Bases, prompts: list[str]) -> None:
     settings = run.settings
     if run.step == 0:
+        if run.first and settings.overwrite:
+            remove_samples(settings.sample_folder)
         _samples(run, prompts)
     with _bar(settings.steps, "training", run.accelerator, run.step) as bar:
 
@@ -131,6 +133,8 @@ def _check_outputs(settings: TrainSettings) -> None:
             raise WouldOverwrite(one_line(f"'{path}' is the base itself: choose another name."))
         if not path.parent.exists():
             path.parent.mkdir(parents=True)
+    if settings.export and settings.export.resolve() == settings.output.resolve():
+        raise WouldOverwrite(one_line(f"'{settings.export}' is the output itself: choose another name for the standard LoRA."))
 
 
 def _bar(total: int, text: str, accelerator: Any, initial: int = 0) -> Any:
