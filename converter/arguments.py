@@ -9,12 +9,13 @@ from pathlib import Path
 
 COMPONENTS = ("unet", "te1", "te2")
 REPORT_SUFFIXES = (".html", ".md", ".json")
+DEVICES = "auto, cpu, cuda, cuda:N, xpu, xpu:N or mps"
 
 
 def device(text: str) -> str:
-    """``auto``, ``cpu``, ``cuda`` or ``cuda:N``"""
-    if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", text):
-        raise ArgumentTypeError(f"'{text}' is not a device: expected auto, cpu, cuda or cuda:N")
+    """``auto``, or a device by name"""
+    if not re.fullmatch(r"auto|cpu|mps|(cuda|xpu)(:\d{1,3})?", text):
+        raise ArgumentTypeError(f"'{text}' is not a device: expected {DEVICES}")
     return text
 
 

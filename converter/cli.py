@@ -294,7 +294,7 @@ def _dtype(parser: ArgumentParser) -> None:
 
 
 def _device(parser: ArgumentParser) -> None:
-    parser.add_argument("--device", metavar="DEVICE", type=a.device, default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
+    parser.add_argument("--device", metavar="DEVICE", type=a.device, default="auto", help=f"{a.DEVICES} (default: auto, CUDA or CPU)")
 
 
 def _force(parser: ArgumentParser) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from lorax.cache import DEFAULT_LIMIT, Cache, default_folder
 from lorax.checkpoint import Checkpoint
+from lorax.device import free_unused, is_out_of_memory
 from lorax.digest import tensor_digest
 from lorax.layers import Layer
 from lorax.linalg import flatten_weight
@@ -131,8 +132,10 @@ def compute_where_there_is_room(weights: Sequence[Tensor], k: int) -> list[Spect
     """`compute_bases` on the weights' device: in one batch, one by one where that does not fit, or else on the CPU."""
     try:
         return compute_bases(weights, k)
-    except torch.cuda.OutOfMemoryError:
-        torch.cuda.empty_cache()
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        free_unused(weights[0].device)
     if len(weights) > 1:
         return [basis for weight in weights for basis in compute_where_there_is_room([weight], k)]
     return compute_bases([weights[0].cpu()], k)

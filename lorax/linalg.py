@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -67,7 +68,8 @@ class Factors:
         """
         up, down = lengths(self.up, 0), lengths(self.down, 1)
         there = (up > 0) & (down > 0)
-        step = torch.exp2((torch.log2(down[there] / up[there]) / 2).round()).to(self.up.dtype)
+        step = torch.exp2((torch.log2(down[there] / up[there]) / 2).round()).to(self.up)
+        there = there.to(self.up.device)
         if bool(there.all()):
             return self if bool((step == 1).all()) else Factors(self.up * step, self.down / step[:, None])
         return Factors(self.up[:, there] * step, self.down[there] / step[:, None])
@@ -81,19 +83,19 @@ class Factors:
         By QR(up), QR(downᵀ) and an SVD of r×r, so the dense delta is never formed. Singular values at rounding level are
         dropped, hence the rank may shrink (to 0 for a zero delta) even without a limit.
         """
-        q_up, r_up = torch.linalg.qr(in_double(self.up))
-        q_down, r_down = torch.linalg.qr(in_double(self.down).T)
-        u, s, vh = torch.linalg.svd(r_up @ r_down.T)
+        q_up, r_up = qr(in_double(self.up))
+        q_down, r_down = qr(in_double(self.down).T)
+        u, s, vh = svd(r_up @ r_down.T)
         n = truncation_rank(s, rank, kept)
         root = s[:n].sqrt()
         up, down = (q_up @ u[:, :n]) * root, root[:, None] * (q_down @ vh[:n].T).T
-        return Factors(up.to(self.up.dtype), down.to(self.down.dtype))
+        return Factors(up.to(self.up), down.to(self.down))
 
 
 def lengths(vectors: Tensor, dim: int) -> Tensor:
     """Euclidean lengths along `dim`, [n] in fp64; where squares vanish in fp32 they are taken in fp64."""
     found = vectors.square().sum(dim).sqrt()
-    return found.double() if bool((found > SHORT).all()) else torch.linalg.vector_norm(in_double(vectors), dim=dim)
+    return in_double(found) if bool((found > SHORT).all()) else torch.linalg.vector_norm(in_double(vectors), dim=dim)
 
 
 def factorise(delta: Tensor, rank: int | None = None, kept: float | None = None) -> Factors:
@@ -104,14 +106,14 @@ def factorise(delta: Tensor, rank: int | None = None, kept: float | None = None)
     """
     wide = delta.shape[0] > delta.shape[1]
     matrix = in_double(delta.T if wide else delta)
-    values, vectors = torch.linalg.eigh(matrix @ matrix.T)
+    values, vectors = eigh(matrix @ matrix.T)
     s = values.flip(0).clamp_min(0).sqrt()
     n = truncation_rank(s, rank, kept, tolerance=1e-7)
     u = vectors.flip(1)[:, :n]
     root = s[:n].sqrt()
     short, long = u * root, (u.T @ matrix) / root[:, None]
     up, down = (long.T, short.T) if wide else (short, long)
-    return Factors(up.float().contiguous(), down.float().contiguous())
+    return Factors(*(side.float().contiguous().to(delta.device) for side in (up, down)))
 
 
 def truncation_rank(s: Tensor, rank: int | None, kept: float | None, tolerance: float = 1e-12) -> int:
@@ -125,18 +127,42 @@ def truncation_rank(s: Tensor, rank: int | None, kept: float | None, tolerance: 
     return n if rank is None else min(n, rank)
 
 
+def has_double(device: torch.device) -> bool:
+    """Whether a device computes in fp64: MPS never does, and of Intel's GPUs not each."""
+    if device.type == "xpu":
+        return bool(torch.xpu.get_device_properties(device).has_fp64)
+    return device.type != "mps"
+
+
 def in_double(tensor: Tensor) -> Tensor:
-    """The tensor in fp64; on the CPU where the device has none (MPS)."""
-    return tensor.cpu().double() if tensor.device.type == "mps" else tensor.double()
+    """The tensor in fp64; on the CPU where the device has none."""
+    return tensor.double() if has_double(tensor.device) else tensor.cpu().double()
 
 
 def eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """Eigenvalues, ascending, and eigenvectors of symmetric matrices [..., n, n]; on the CPU where the device cannot."""
-    try:
-        values, vectors = torch.linalg.eigh(matrix)
-    except NotImplementedError:
-        values, vectors = (t.to(matrix.device) for t in torch.linalg.eigh(matrix.cpu()))
+    """Eigenvalues, ascending, and eigenvectors of symmetric matrices [..., n, n]."""
+    values, vectors = _where_it_can(torch.linalg.eigh, matrix)
     return values, vectors
+
+
+def qr(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """The reduced QR decomposition of [m, n]."""
+    q, r = _where_it_can(torch.linalg.qr, matrix)
+    return q, r
+
+
+def svd(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The thin SVD ``U, S, Vh`` of matrices [..., m, n]."""
+    u, s, vh = _where_it_can(lambda m: torch.linalg.svd(m, full_matrices=False), matrix)
+    return u, s, vh
+
+
+def _where_it_can(decompose: Callable[[Tensor], tuple[Tensor, ...]], matrix: Tensor) -> tuple[Tensor, ...]:
+    """The decomposition on the matrix's device, or on the CPU where that device has none, as MPS and XPU have not each."""
+    try:
+        return decompose(matrix)
+    except NotImplementedError:
+        return tuple(part.to(matrix.device) for part in decompose(matrix.cpu()))
 
 
 def cosine(a: Tensor, b: Tensor) -> float:

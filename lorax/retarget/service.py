@@ -18,7 +18,7 @@ from lorax.adapter import Adapter
 from lorax.bases import VERSION as SPANS_VERSION
 from lorax.bases import default_bases
 from lorax.checkpoint import BaseHashes
-from lorax.device import resolve_device
+from lorax.device import free_unused, is_out_of_memory, resolve_device
 from lorax.digest import autov1_hash
 from lorax.errors import Cancelled, FileError, LoraxError, one_line
 from lorax.fileindex import FileIndex, stamp
@@ -261,8 +261,10 @@ class Retargeter:
         """`work`, once more on the CPU where the GPU has no room; with a line that says so."""
         try:
             return self._work_on(job, progress), ""
-        except torch.cuda.OutOfMemoryError:
-            torch.cuda.empty_cache()
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            free_unused(torch.device(job.settings.device))
             again = replace(job, settings=replace(job.settings, device="cpu"))
             return self._work_on(again, progress), f"{job.adapter.stem}: the GPU had no room, computed on the CPU"
 

@@ -14,7 +14,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from lorax.linalg import eigh, in_double
+from lorax.linalg import eigh, in_double, qr
 from lorax.spectral.exact import exact_basis, numerical_rank, row_space, signed
 from lorax.spectral.values import Span, SpectralBasis
 
@@ -121,9 +121,9 @@ def leading_directions(matrix: Tensor, k: int) -> tuple[Tensor, Tensor]:
     Block power iteration (Halko et al. 2011). p is as large as the spectrum's decay within the block warrants.
     """
     start = torch.randn(matrix.shape[1], BLOCK, generator=torch.Generator().manual_seed(matrix.shape[1])).to(matrix)
-    rows = torch.linalg.qr(matrix @ start).Q
+    rows, _ = qr(matrix @ start)
     for _ in range(POWERS):
-        rows = torch.linalg.qr(matrix @ (matrix.T @ rows)).Q
+        rows, _ = qr(matrix @ (matrix.T @ rows))
     image = rows.T @ matrix
     values, vectors = eigh(image @ image.T)
     values, vectors = values.flip(0), vectors.flip(1)

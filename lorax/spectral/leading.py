@@ -7,7 +7,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from lorax.linalg import eigh
+from lorax.linalg import eigh, qr
 from lorax.spectral.values import Leading
 
 K_SIMILARITY = 32
@@ -30,9 +30,9 @@ def leading_rows(matrix: Tensor, k: int) -> Tensor:
     """
     size = min(k + OVERSAMPLING, *matrix.shape)
     start = torch.randn(matrix.shape[0], size, generator=torch.Generator().manual_seed(matrix.shape[0]))
-    rows, image = torch.linalg.qr(matrix.T @ start.to(matrix))
+    rows, image = qr(matrix.T @ start.to(matrix))
     for _ in range(ITERATIONS):
-        rows, image = torch.linalg.qr(matrix.T @ (matrix @ rows))
+        rows, image = qr(matrix.T @ (matrix @ rows))
     return rows @ eigh(image @ image.T)[1].flip(1)[:, :k]
 
 

@@ -54,7 +54,7 @@ class TransferSettings:
     force: bool = False
     """Go on where the verdict is "not transferable" or the adapter was already transferred."""
     device: str = "auto"
-    """Where the tensors are computed: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``."""
+    """Where the tensors are computed, as `resolve_device` takes it."""
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast, get_args
 
+from lorax.device import DEVICE_NAMES
 from lorax.errors import LoraxError
 from lorax.hosts.base.values import RetargetOptions, UnknownSource
 from lorax.transfer.types import Method
@@ -39,7 +40,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("lorax_unknown_source", "copy", "If the checkpoint that an adapter was trained on is not here", "", get_args(UnknownSource)),
     Setting("lorax_sources", "", "Source checkpoints of adapters that do not name theirs", "such as: sd1=v1-5-pruned, sdxl=sd_xl_base_1.0"),
     Setting("lorax_warm", True, "After a switch, prepare the adapters in use in the background"),
-    Setting("lorax_device", "auto", "Where transfers are computed", "auto, cpu, cuda or cuda:N"),
+    Setting("lorax_device", "auto", "Where transfers are computed", DEVICE_NAMES),
     Setting("lorax_keep", 4, "Adapters kept in memory for each loaded model"),
     Setting("lorax_cache_folder", "", "Folder of transferred adapters", "empty: the user's cache folder; needs Reload UI"),
     Setting("lorax_cache_gb", 8.0, "Size of that folder in GB", "the least recently used go first; needs Reload UI"),

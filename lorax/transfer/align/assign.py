@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lorax.errors import MissingPackage
+from lorax.linalg import svd
 from lorax.spectral import above_chance
 from lorax.transfer.align.evidence import Evidence
 from lorax.transfer.align.maps import ChannelMap, HeadRotation, Selection
@@ -92,11 +93,11 @@ def rotate(evidence: Evidence, partner: Evidence | None, family: str) -> tuple[C
     score = evidence.total()
     width_t, width_s = head_widths(score, family)
     blocks = into_blocks(score, width_t, width_s)
-    u, s, vh = torch.linalg.svd(blocks, full_matrices=False)
+    u, s, vh = svd(blocks)
     nuclear, bound = s.sum(-1), evidence.head_bound(width_t, width_s)
     both = nuclear / bound.clamp_min(TINY)
     if partner is not None and partner.sizes == evidence.sizes:
-        beside = torch.linalg.svdvals(into_blocks(partner.total(), width_t, width_s)).sum(-1)
+        beside = svd(into_blocks(partner.total(), width_t, width_s))[1].sum(-1)
         both = both + beside / partner.head_bound(width_t, width_s).clamp_min(TINY)
     heads = assign(both)
     taken = heads.clamp_min(0)
