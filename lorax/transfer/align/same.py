@@ -15,6 +15,8 @@ SAME = 0.5
 """Cosine of a channel's weights in both models above which it is the same channel; wrong ones are near 0, relatives over .8."""
 ENOUGH = 0.9
 """Share of a space's channels that must be the same; a few may have died or been drawn anew."""
+PIECE = 1 << 22
+"""Numbers of each weight that are multiplied at a time."""
 
 
 def same_channels(source: Checkpoint, target: Checkpoint, graph: Graph, device: torch.device, progress: Progress) -> set[Pair]:
@@ -31,12 +33,18 @@ def same_channels(source: Checkpoint, target: Checkpoint, graph: Graph, device: 
 def compare(link: Link, graph: Graph, a: Tensor, b: Tensor) -> Iterator[tuple[Pair, Tensor]]:
     """For each pair at a link [2, n]: every channel's inner product and its bound by the norms, of weights [out, in, kh·kw]."""
     scale = float(a.norm() * b.norm()) or 1.0
-    products = [x * y / scale for x, y in ((a, b), (a, a), (b, b))]
+    piece = max(1, PIECE // a[0].numel())
+    by_row: list[Tensor] = []
+    by_column = a.new_zeros(3, a.shape[1])
+    for x, y in zip(a.split(piece), b.split(piece), strict=True):
+        products = torch.stack([x * y, x * x, y * y])
+        by_row.append(products.sum((2, 3)))
+        by_column += products.sum((1, 3))
 
-    def both(dims: tuple[int, int]) -> Tensor:
-        inner, ours, theirs = (p.sum(dims) for p in products)
+    def bounded(sums: Tensor) -> Tensor:
+        inner, ours, theirs = sums / scale
         return torch.stack([inner, (ours * theirs).sqrt()])
 
-    rows = both((1, 2))
+    rows = bounded(torch.cat(by_row, 1))
     yield link.out, rows.unflatten(1, (2, -1)).sum(1) if link.gated else rows
-    yield from zip(link.inputs, both((0, 2)).split([graph.sizes(p)[0] for p in link.inputs], 1), strict=True)
+    yield from zip(link.inputs, bounded(by_column).split([graph.sizes(p)[0] for p in link.inputs], 1), strict=True)
