@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from benchmarks.quality.sample import write_sample
     from benchmarks.quality.showcase import write_grids
 
-    results = Results(arguments.results)
+    results = Results(arguments.results, FULL.adapter)
     if not arguments.report_only:
         evaluation = Evaluation(Workshop(arguments.work / "full", FULL, say()), results, say())
         if arguments.sample:

@@ -22,7 +22,7 @@ Check = tuple[str, bool, str]
 
 def check_ranking(folder: Path, say: Say) -> int:
     """Fill the small table and check it; 1 where the ranking is not kept."""
-    results = Results(folder / "results")
+    results = Results(folder / "results", CI.adapter)
     evaluation = Evaluation(Workshop(folder, CI, say), results, say)
     for pairs, kinds, columns in _parts():
         evaluation.run(Choice(("sd",), (SEED,), kinds, STYLES, columns, pairs))

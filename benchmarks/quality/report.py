@@ -9,12 +9,14 @@ from benchmarks.quality.adapters import KINDS, RATES, TITLES
 from benchmarks.quality.evaluate import PAIRS
 from benchmarks.quality.family import FULL
 from benchmarks.quality.plots import recovered_plot
-from benchmarks.quality.rows import Key, Results, Row
+from benchmarks.quality.rows import FIRST, Key, Results, Row
 from benchmarks.quality.tables import ORDER, Cell, Figure, Group, difference, predictors, table
 from lorax import write_text
 
 HELD_ASIDE = 1
 """The base seed that nothing was chosen on."""
+DISTILLED = {FIRST: 60}
+"""Steps of ``--method distill`` beside adapters of so many steps, where they were not those of now."""
 WEIGHTS_ONLY = ("copy", "project", "align")
 FAMILIES = {"sd": "SD1.5-shaped", "xl": "SDXL-shaped"}
 MEMBERS = {
@@ -34,7 +36,9 @@ FIGURES: Mapping[Figure, str] = {
 
 
 def write_report(results: Results, folder: Path) -> None:
-    """Tables in words and a plot for each family."""
+    """Tables in words and a plot for each family; tables alone for adapters that were trained for other numbers of steps."""
+    for other in results.others():
+        write_text(folder / f"results-{other.steps}-steps.md", "\n".join(_lines(other.rows(), other)) + "\n", overwrite=True)
     rows = results.rows()
     if not rows:
         return
@@ -58,8 +62,9 @@ def _lines(rows: Mapping[Key, Row], results: Results) -> Iterator[str]:
     seeds = sorted({row.seed for row in rows.values()})
     styles = sorted({row.style for row in rows.values()})
     yield f"Base seeds {', '.join(map(str, seeds))} ({HELD_ASIDE} held aside); styles {', '.join(styles)}; {len(rows)} rows."
-    yield f"Steps: source {FULL.source}, fine-tune {FULL.finetune}, pruned {FULL.distil}, adapters {FULL.adapter}"
-    yield f"(rates {', '.join(f'{kind} {rate:g}' for kind, rate in RATES.items())}), distill {FULL.distill_adapter}."
+    yield f"Steps: source {FULL.source}, fine-tune {FULL.finetune}, pruned {FULL.distil}, adapters {results.steps}"
+    distilled = DISTILLED.get(results.steps, FULL.distill_adapter)
+    yield f"(rates {', '.join(f'{kind} {rate:g}' for kind, rate in RATES.items())}), distill {distilled}."
     yield "Each figure is the mean ± sample standard deviation over styles and seeds; – was not run or is undefined, *refused* was refused."
     for figure, title in FIGURES.items():
         yield from ("", f"## {title}", "")

@@ -63,19 +63,32 @@ class Relatedness:
         return self.family, self.seed, self.source, self.target
 
 
-class Results:
-    """A folder of JSON lines: ``rows.jsonl`` and ``pairs.jsonl``. The last line of a key counts."""
+FIRST = 100
+"""Training steps of the adapters of lines that do not say it."""
 
-    def __init__(self, folder: Path) -> None:
+
+class Results:
+    """A folder of JSON lines: ``rows.jsonl`` and ``pairs.jsonl``. The last line of a key counts.
+
+    Adapters that were trained for another number of steps belong to a table of their own.
+    """
+
+    def __init__(self, folder: Path, steps: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._rows, self._pairs = folder / "rows.jsonl", folder / "pairs.jsonl"
-        self.made = {"command": " ".join(["python -m benchmarks.quality", *sys.argv[1:]]), "commit": commit()}
+        self.steps = steps
+        self.made = {"steps": steps, "command": " ".join(["python -m benchmarks.quality", *sys.argv[1:]]), "commit": commit()}
 
     def rows(self) -> dict[Key, Row]:
-        return {row.key: row for row in _read(self._rows, Row)}
+        return {row.key: row for row in self._read(self._rows, Row)}
 
     def pairs(self) -> dict[tuple[str, int, str, str], Relatedness]:
-        return {pair.key: pair for pair in _read(self._pairs, Relatedness)}
+        return {pair.key: pair for pair in self._read(self._pairs, Relatedness)}
+
+    def others(self) -> list[Results]:
+        """The tables of other numbers of steps in the same folder."""
+        found = {json.loads(line).get("steps", FIRST) for line in _lines(self._rows)} - {self.steps}
+        return [Results(self._rows.parent, steps) for steps in sorted(found)]
 
     def add(self, item: Row | Relatedness) -> None:
         """Append one line."""
@@ -84,11 +97,11 @@ class Results:
         with path.open("a", encoding="utf-8", newline="\n") as file:
             file.write(json.dumps({**values, **self.made}, ensure_ascii=False) + "\n")
 
-
-def _read(path: Path, kind: Any) -> Iterator[Any]:
-    names = {field.name for field in fields(kind)}
-    for line in _lines(path):
-        yield kind(**{name: value for name, value in json.loads(line).items() if name in names})
+    def _read(self, path: Path, kind: Any) -> Iterator[Any]:
+        names = {field.name for field in fields(kind)}
+        for values in map(json.loads, _lines(path)):
+            if values.get("steps", FIRST) == self.steps:
+                yield kind(**{name: value for name, value in values.items() if name in names})
 
 
 def _lines(path: Path) -> Iterable[str]:

@@ -18,6 +18,7 @@ from benchmarks.quality.evaluate import Choice, Evaluation
 from benchmarks.quality.family import CI, Member, Workshop
 from benchmarks.quality.layouts import pipeline, read_unet, write_model
 from benchmarks.quality.pictures import CAPTIONS, DOMAINS, STYLES, attributes, draw
+from benchmarks.quality.report import write_report
 from benchmarks.quality.rows import Relatedness, Results, Row
 from benchmarks.quality.stage import Stage
 from benchmarks.quality.tables import cell, difference, predictors, rank_correlation, recovered, table
@@ -127,13 +128,24 @@ def test_by_name_and_copy_differ_where_blocks_were_cut(workshop: Workshop) -> No
 def test_a_run_goes_on_where_it_was_stopped(workshop: Workshop, tmp_path: Path) -> None:
     choice = Choice(("sd",), (0,), ("lora",), ("hue",), ("none", "copy"), (("sd", "source", "blocks"),))
     said: list[str] = []
-    Evaluation(workshop, Results(tmp_path), said.append).run(choice)
+    Evaluation(workshop, Results(tmp_path, TINY.adapter), said.append).run(choice)
     first = (tmp_path / "rows.jsonl").read_text(encoding="utf-8")
-    rows = Results(tmp_path).rows()
+    rows = Results(tmp_path, TINY.adapter).rows()
     assert len(rows) == 2
     assert all({"command", "commit"} <= json.loads(line).keys() for line in first.splitlines())
-    Evaluation(workshop, Results(tmp_path), said.append).run(choice)
+    Evaluation(workshop, Results(tmp_path, TINY.adapter), said.append).run(choice)
     assert (tmp_path / "rows.jsonl").read_text(encoding="utf-8") == first
+
+
+def test_adapters_of_other_steps_are_another_table(tmp_path: Path) -> None:
+    short, long = Results(tmp_path, 100), Results(tmp_path, 200)
+    short.add(made("none", 1.0))
+    long.add(made("none", 2.0))
+    assert [[row.loss for row in results.rows().values()] for results in (short, long)] == [[1.0], [2.0]]
+    assert [other.steps for other in long.others()] == [100]
+    write_report(long, tmp_path)
+    assert "adapters 200" in (tmp_path / "results.md").read_text(encoding="utf-8")
+    assert "adapters 100" in (tmp_path / "results-100-steps.md").read_text(encoding="utf-8")
 
 
 def rows_of(*rows: Row) -> dict[tuple[str, int, str, str, str, str, str], Row]:
