@@ -1,7 +1,9 @@
 """Run a script of kohya's sd-scripts on a narrow base model: ``python narrow_sd_scripts.py FOLDER WIDTHS.json SCRIPT ARGS…``.
 
-sd-scripts writes the widths of Stable Diffusion as constants. This sets them to a small model's before the script starts and
-changes nothing else. The script ``add-vae IN OUT`` is ours: it puts a random VAE into a base file, which sd-scripts asks for.
+sd-scripts writes the widths of Stable Diffusion as constants. This sets them to a small model's before the script starts. It changes
+one thing more: accelerate 1.6, which sd-scripts asks for, wraps a model of which nothing is trained in several processes on CPUs, which
+torch refuses whatever network module is trained; here it leaves such a model as it is, as it does on GPUs. The script
+``add-vae IN OUT`` is ours: it puts a random VAE into a base file, which sd-scripts asks for.
 Run by the interpreter that has sd-scripts' packages.
 """
 
@@ -18,6 +20,7 @@ folder, widths_file, script, *rest = sys.argv[1:]
 W = json.loads(Path(widths_file).read_text())
 sys.path.insert(0, folder)
 
+from accelerate import Accelerator, DistributedType  # noqa: E402
 from library import model_util, original_unet, sdxl_model_util, sdxl_original_unet  # noqa: E402
 
 channels = W["channels"]
@@ -57,6 +60,18 @@ def narrow_text(config: Callable[..., Any]) -> Callable[..., Any]:
 
     return made
 
+
+def prepare_frozen(prepare: Callable[..., Any]) -> Callable[..., Any]:
+    """`Accelerator.prepare_model` that leaves a frozen model as it is on CPUs."""
+
+    def prepared(self: Accelerator, model: Any, *args: Any, **said: Any) -> Any:
+        frozen = not any(p.requires_grad for p in model.parameters())
+        return model if frozen and self.distributed_type == DistributedType.MULTI_CPU else prepare(self, model, *args, **said)
+
+    return prepared
+
+
+Accelerator.prepare_model = prepare_frozen(Accelerator.prepare_model)
 
 for module in (model_util, sdxl_model_util):
     module.CLIPTextConfig = narrow_text(module.CLIPTextConfig)

@@ -17,8 +17,8 @@ from lorax.safefile import open_tensors
 from tests.train.sd_scripts import FOLDER, REASON, call, prepare, train
 
 pytestmark = pytest.mark.skipif(not FOLDER, reason=REASON)
-LAUNCHER = ("-m", "accelerate.commands.launch", "--cpu", "--num_processes=2", "--num_machines=1", "--dynamo_backend=no")
-"""Of two processes."""
+LAUNCHER = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
+"""Of two processes; ``accelerate launch`` starts several on GPUs only."""
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +93,8 @@ def test_a_state_goes_on(work: Path) -> None:
 
 def test_two_processes_learn_together(work: Path) -> None:
     made = trained(work, "two", launcher=LAUNCHER)
+    said = read_adapter(work / "out" / "two.safetensors").metadata
+    assert (said["ss_batch_size_per_device"], said["ss_total_batch_size"]) == ("4", "8")
     assert len(made[Component.UNET]) == 128
     assert all(max(norms(deltas)) > 0.01 for deltas in made.values())
 
