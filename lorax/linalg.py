@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 SHORT = 1e-12
 """Lengths under this are looked at more closely."""
+WIDTH = 1 << 12
+"""Columns of a product that are summed in fp32 before fp64 takes over."""
 PIECE = 1 << 14
 """Numbers that are summed in fp32 before fp64 takes over: the rounding stays under 1e-7."""
 
@@ -52,10 +56,25 @@ class Factors:
         """The delta as a matrix, [out, in·kh·kw]."""
         return self.up @ self.down
 
+    @cached_property
+    def _measured(self) -> tuple[float, Tensor, Tensor]:
+        """Energy and lengths come from the same r×r products, and are asked for more than once."""
+        up, down = row_products(self.up.T), row_products(self.down)
+        return max(0.0, float((up * down).sum())), lengths(self.up.T, up), lengths(self.down, down)
+
     def energy(self) -> float:
         """‖ΔW‖²_F = trace((upᵀ up)(down downᵀ)), from r×r matrices in fp64."""
-        up, down = in_double(self.up), in_double(self.down)
-        return max(0.0, float(((up.T @ up) * (down @ down.T)).sum()))
+        return self._measured[0]
+
+    def lengths(self) -> tuple[Tensor, Tensor]:
+        """Euclidean lengths of the columns of up and of the rows of down, [r] in fp64."""
+        return self._measured[1:]
+
+    def held_in(self, up: Tensor, down: Tensor) -> Factors:
+        """The same numbers in other tensors, of another dtype: what was measured need not be measured again."""
+        made = Factors(up, down)
+        made.__dict__["_measured"] = self._measured
+        return made
 
     def scaled(self, strength: float) -> Factors:
         """The delta times `strength`."""
@@ -66,7 +85,7 @@ class Factors:
 
         The sizes move by powers of two, so that no digit of a stored number changes.
         """
-        up, down = lengths(self.up, 0), lengths(self.down, 1)
+        up, down = self.lengths()
         there = (up > 0) & (down > 0)
         step = torch.exp2((torch.log2(down[there] / up[there]) / 2).round()).to(self.up)
         there = there.to(self.up.device)
@@ -92,10 +111,10 @@ class Factors:
         return Factors(up.to(self.up), down.to(self.down))
 
 
-def lengths(vectors: Tensor, dim: int) -> Tensor:
-    """Euclidean lengths along `dim`, [n] in fp64; where squares vanish in fp32 they are taken in fp64."""
-    found = vectors.square().sum(dim).sqrt()
-    return in_double(found) if bool((found > SHORT).all()) else torch.linalg.vector_norm(in_double(vectors), dim=dim)
+def lengths(rows: Tensor, products: Tensor) -> Tensor:
+    """Euclidean lengths of rows [r, n], [r] in fp64, from their products [r, r]; anew where squares vanish in fp32."""
+    found = products.diagonal().clamp_min(0).sqrt()
+    return found if bool((found > SHORT).all()) else torch.linalg.vector_norm(in_double(rows), dim=1)
 
 
 def factorise(delta: Tensor, rank: int | None = None, kept: float | None = None) -> Factors:
@@ -182,6 +201,13 @@ def inner(a: Tensor, b: Tensor) -> float:
     return float(sum(in_double(torch.dot(x, y)) for x, y in pairs))
 
 
+def row_products(rows: Tensor) -> Tensor:
+    """``R Rᵀ`` of rows [r, n] in fp64: pieces of `WIDTH` columns in fp32 (fp64 rows in their own), their sum in fp64."""
+    wide = rows if rows.dtype == torch.float64 else rows.float()
+    first, *others = (in_double(part @ part.T) for part in wide.split(WIDTH, 1))
+    return sum(others, first)
+
+
 def all_finite(tensor: Tensor) -> bool:
     """No NaN and no infinity. A sum with one of them is never finite, and is far quicker than looking at each number."""
-    return bool(torch.isfinite(tensor.sum())) or bool(torch.isfinite(tensor).all())
+    return math.isfinite(float(tensor.sum())) or bool(torch.isfinite(tensor).all())

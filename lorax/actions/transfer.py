@@ -42,7 +42,7 @@ def carry_out(
 ) -> TransferReport:
     """Run the plan and write the adapter with its metadata and sidecars; the report says where it is."""
     start = time.perf_counter()
-    done = run_plan(plan, adapter, source, target, bases, progress)
+    done = run_plan(plan, adapter, source, target, bases, progress, as_stored=True)
     metadata = output_metadata(
         adapter,
         target.name,

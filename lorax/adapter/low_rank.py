@@ -51,7 +51,12 @@ class LowRank(AdapterModule):
     def factors(self) -> Factors:
         """Always exact, also where r is too large for the factors to be smaller than the matrix."""
         up, down = flatten_weight(self.up).float(), flatten_weight(self.down).float()
-        return Factors(up * self.scale, down if self.mid is None else core_times(self.mid, down))
+        return Factors(up if self.scale == 1.0 else up * self.scale, down if self.mid is None else core_times(self.mid, down))
+
+    def stored(self) -> tuple[Tensor, Tensor] | None:
+        """The factors of `factors` in the file's own tensors and dtype, where these are the same numbers."""
+        plain = self.scale == 1.0 and self.mid is None
+        return (flatten_weight(self.up), flatten_weight(self.down)) if plain else None
 
 
 def core_times(core: Tensor, right: Tensor) -> Tensor:

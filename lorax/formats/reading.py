@@ -19,6 +19,7 @@ from lorax.layers import LayerId
 from lorax.linalg import all_finite
 from lorax.safefile import TensorFile
 from lorax.structure import Arch
+from lorax.workers import single_threaded
 
 HINTS = 8
 """Of how many unknown names the nearest known one is looked for; that takes a moment each."""
@@ -63,7 +64,8 @@ def read_file(file: TensorFile, dialects: Sequence[Dialect], arch: Arch | None, 
     dialect, listing = _list(name, file, dialects)
     arch = _arch(name, dialect, listing, file, arch, likely)
     try:
-        modules, offsets, unmatched = _place(dialect, listing, file, arch)
+        with single_threaded():
+            modules, offsets, unmatched = _place(dialect, listing, file, arch)
     except MalformedAdapter as e:
         raise MalformedAdapter(one_line(f"'{name}' is damaged: {e}")) from None
     return Adapter(

@@ -10,8 +10,11 @@ from torch import Tensor
 
 from lorax.errors import MalformedAdapter
 from lorax.layers import Component, LayerId
-from lorax.linalg import Factors, all_finite, lengths
+from lorax.linalg import Factors, all_finite
+from lorax.workers import single_threaded
 
+ALIKE = 4.0
+"""Ratio of lengths up to which two vectors stay as they are."""
 Written = tuple[Tensor, Tensor, Tensor]
 """(down, up, alpha) as stored"""
 
@@ -29,7 +32,8 @@ def stored_factors(
     alphas: dict[Component, int] = {}
     for layer, f in modules.items():
         alphas[layer.component] = max(alphas.get(layer.component, 0), f.rank)
-    return {layer: _stored(layer, f, shapes[layer], alphas[layer.component], dtype, one_rank) for layer, f in modules.items() if f.rank > 0}
+    with single_threaded():
+        return {i: _stored(i, f, shapes[i], alphas[i.component], dtype, one_rank) for i, f in modules.items() if f.rank > 0}
 
 
 def _stored(layer: LayerId, factors: Factors, shape: tuple[int, ...], alpha: int, dtype: torch.dtype, one_rank: bool) -> Written:
@@ -40,9 +44,17 @@ def _stored(layer: LayerId, factors: Factors, shape: tuple[int, ...], alpha: int
     if missing and one_rank:
         up, down = torch.nn.functional.pad(up, (0, missing)), torch.nn.functional.pad(down, (0, 0, 0, missing))
     elif missing:
-        up = up * (f.rank / alpha)
+        up = up.float() * (f.rank / alpha)
     up, down = up.reshape(*up.shape, *[1] * (len(shape) - 2)), down.reshape(-1, *shape[1:])
-    return _cast(layer, down, dtype), _cast(layer, up, dtype), torch.tensor(float(alpha), dtype=dtype)
+    written = (x.detach().cpu().to(dtype).contiguous() for x in (down, up))
+    down, up = written if fits(f, dtype) else (_finite(layer, x) for x in written)
+    return down, up, torch.tensor(float(alpha), dtype=dtype)
+
+
+def fits(factors: Factors, dtype: torch.dtype) -> bool:
+    """Whether no number can be over the dtype's range, because no vector is as long as that."""
+    limit = torch.finfo(dtype).max
+    return all(bool((vectors < limit).all()) for vectors in factors.lengths())
 
 
 def folded(down: Tensor, up: Tensor, alpha: Tensor) -> Factors:
@@ -50,24 +62,25 @@ def folded(down: Tensor, up: Tensor, alpha: Tensor) -> Factors:
     return Factors(up.flatten(1).float() * (float(alpha) / down.shape[0]), down.flatten(1).float())
 
 
-def _cast(layer: LayerId, tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    cast = tensor.detach().cpu().to(dtype).contiguous()
-    if not all_finite(cast):
-        raise MalformedAdapter(f"{layer}: the delta has values that {str(dtype).removeprefix('torch.')} cannot hold; write bf16 or fp32.")
-    return cast
+def _finite(layer: LayerId, tensor: Tensor) -> Tensor:
+    if not all_finite(tensor):
+        name = str(tensor.dtype).removeprefix("torch.")
+        raise MalformedAdapter(f"{layer}: the delta has values that {name} cannot hold; write bf16 or fp32.")
+    return tensor
 
 
 def balanced(factors: Factors) -> Factors:
     """The same delta with the two vectors of each rank about equally long, so that neither under- nor overflows in fp16.
 
-    By powers of two, which are exact, and only where the lengths differ by more than a factor of four: a file that was read
+    By powers of two, which are exact, and only where the lengths differ by more than a factor of `ALIKE`: a file that was read
     and is written again keeps its bytes.
     """
-    up, down = factors.up.float(), factors.down.float()
-    lengths_up, lengths_down = lengths(up, 0), lengths(down, 1)
+    lengths_up, lengths_down = factors.lengths()
+    ratio = lengths_up / lengths_down
+    if bool(((ratio >= 1 / ALIKE) & (ratio <= ALIKE)).all()):
+        return factors
     alive = (lengths_up > 0) & (lengths_down > 0)
-    half = torch.where(alive, lengths_up / lengths_down, torch.ones_like(lengths_up)).log2() / 2
+    half = torch.where(alive, ratio, torch.ones_like(ratio)).log2() / 2
     shift = torch.where(half.abs() > 1, half.round(), torch.zeros_like(half)).float()
-    if bool(alive.all()) and not bool(shift.any()):
-        return Factors(up, down)
+    up, down = factors.up.float(), factors.down.float()
     return Factors(torch.ldexp(up, -shift) * alive, torch.ldexp(down, shift[:, None]) * alive[:, None])

@@ -44,7 +44,7 @@ class Transferred:
     """What a run gives: the low-rank deltas on the target, and the report."""
 
     modules: Mapping[LayerId, Factors]
-    """By target layer, `strength` folded in, balanced; on the CPU."""
+    """By target layer, `strength` folded in; on the CPU, fp32. What is no copy is balanced."""
     shapes: Mapping[LayerId, tuple[int, ...]]
     """Weight shapes of those layers."""
     report: TransferReport
@@ -57,12 +57,16 @@ def run_plan(
     target: Checkpoint,
     bases: Bases | None = None,
     progress: Progress = no_progress,
+    as_stored: bool = False,
 ) -> Transferred:
     """Carry every planned layer. Raises `NotTransferable` for a refused plan, `BaseMismatch` where a native file's
-    fingerprints do not come out on `source`."""
+    fingerprints do not come out on `source`.
+
+    as_stored: copies stay in the file's own tensors and dtype, for who only writes them again.
+    """
     require_transferable(plan)
     start = time.perf_counter()
-    work = _Work(plan, adapter, source, target, bases or Bases(), resolve_device(plan.settings.device))
+    work = _Work(plan, adapter, source, target, bases or Bases(), resolve_device(plan.settings.device), as_stored)
     shares = shared_out(plan, adapter, target, work.device)
     done: dict[LayerDecision, tuple[LayerResult, Factors | None]] = {}
     with contextlib.closing(in_order(shares, work.read, work.carry, work.nbytes, work.device)) as stream:
@@ -89,6 +93,7 @@ class _Work:
     target: Checkpoint
     bases: Bases
     device: torch.device
+    as_stored: bool
     check: FingerprintCheck = field(init=False)
 
     def __post_init__(self) -> None:
@@ -122,14 +127,15 @@ class _Work:
         if decision.action == "skip" or decision.target is None:
             return LayerResult(decision, energy_in, 0.0, 0), None
         if decision.action == "copy" and isinstance(delta, Factors) and kept_as_it_is(module, self.adapter, self.plan.settings):
-            factors, energy_out = delta.balanced(), energy_in
+            keep = self.as_stored and energy_in > 0 and self.plan.settings.strength == 1.0
+            factors, energy_out = as_in_the_file(module, delta) if keep else delta.balanced(), energy_in
         else:
             factors = compress(carry(self.plan, decision, delta, span), module, self.adapter, self.plan.settings)
             energy_out = factors.energy()
         if not math.isfinite(energy_out):
             raise MalformedAdapter(f"{decision.source}: the transferred delta is not finite; the adapter holds values that are too large")
-        written = Factors(factors.up.cpu(), factors.down.cpu()).scaled(self.plan.settings.strength)
-        return LayerResult(decision, energy_in, energy_out, factors.rank), written
+        written = factors if factors.up.device.type == "cpu" else Factors(factors.up.cpu(), factors.down.cpu())
+        return LayerResult(decision, energy_in, energy_out, factors.rank), written.scaled(self.plan.settings.strength)
 
 
 def shared_out(plan: TransferPlan, adapter: Adapter, target: Checkpoint, device: torch.device) -> list[tuple[LayerDecision, ...]]:
@@ -160,7 +166,7 @@ def source_delta(
     """ΔW_s as factors where it has them, else dense; None where it needs a source that is not given."""
     factors = module.factors()
     if factors is not None:
-        return Factors(factors.up.to(device), factors.down.to(device))
+        return factors if device.type == "cpu" else Factors(factors.up.to(device), factors.down.to(device))
     if not module.needs_base:
         return module.delta().to(device)
     if source is None or layer not in source.layers:
@@ -184,6 +190,12 @@ def kept_as_it_is(module: AdapterModule, adapter: Adapter, settings: TransferSet
     """An ordinary LoRA keeps its rank, unless another is asked for; everything else is cut."""
     asked = settings.out_rank is not None or settings.out_energy is not None
     return not asked and isinstance(module, LowRank) and adapter.native is None
+
+
+def as_in_the_file(module: AdapterModule, delta: Factors) -> Factors:
+    """The delta in the file's own tensors, where they hold the same numbers: nothing is kept twice."""
+    stored = module.stored() if isinstance(module, LowRank) else None
+    return delta if stored is None else delta.held_in(*stored)
 
 
 def compress(delta: Factors | Tensor, module: AdapterModule, adapter: Adapter, settings: TransferSettings) -> Factors:
