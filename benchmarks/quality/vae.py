@@ -14,6 +14,8 @@ from benchmarks.quality.pictures import DOMAINS, STYLES, draw
 
 CHANNELS = 4
 LATENT = 8
+SPREAD = 0.1
+"""Standard deviation of what an encoder says of a picture; the decoder is trained to bear it."""
 _BATCH = 32
 
 
@@ -47,7 +49,7 @@ def train_vae(steps: int, progress: Any) -> Any:
         batch = pixels[torch.randint(0, len(pixels), (_BATCH,), generator=generator)]
         posterior = vae.encode(batch).latent_dist
         noise = torch.randn(posterior.mean.shape, generator=generator)
-        again = vae.decode(posterior.mean + 0.1 * noise).sample
+        again = vae.decode(posterior.mean + SPREAD * noise).sample
         error = functional.l1_loss(again, batch) + functional.mse_loss(again, batch)
         loss = error + 1e-3 * posterior.mean.square().mean()
         optimizer.zero_grad()
@@ -56,6 +58,8 @@ def train_vae(steps: int, progress: Any) -> Any:
         optimizer.step()
         progress(step, steps, float(error.detach()))
     vae.eval().requires_grad_(False)
+    vae.quant_conv.weight[CHANNELS:] = 0.0
+    vae.quant_conv.bias[CHANNELS:] = 2 * math.log(SPREAD)
     vae.register_to_config(scaling_factor=float(1 / encode_pixels(vae, pixels[::4], raw=True).std()))
     return vae
 
