@@ -7,7 +7,7 @@ find; a flat one is shifted to zero. What is left is benign, and the check after
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -65,7 +65,7 @@ def compute_bases(weights: Sequence[Tensor], k: int) -> list[SpectralBasis]:
     wide = weights[0].shape[0] <= weights[0].shape[1]
     prepared = [prepare(w if wide else w.T, k) for w in weights]
     values, vectors = eigh(torch.stack([p.gram for p in prepared]))
-    found = [refine(p, k, values[i].flip(0), vectors[i].flip(1), wide) for i, p in enumerate(prepared)]
+    found = [refine(p, k, values[i], vectors[i], wide) for i, p in enumerate(prepared)]
     return [basis or exact_basis(w, k) for basis, w in zip(found, weights, strict=True)]
 
 
@@ -146,11 +146,11 @@ def gram(rows: Tensor, blocks: int = 4) -> Tensor:
 def refine(prepared: Prepared, k: int, values: Tensor, vectors: Tensor, wide: bool) -> SpectralBasis | None:
     """The triplets from the eigenvectors [n, n] of `prepared.gram`, resolved within their span; None where the check fails.
 
-    values: eigenvalues, descending.
+    values: eigenvalues, ascending; as many of them are zero as directions were taken out.
     """
     matrix, taken = prepared.matrix, prepared.leading.shape[1]
-    near, last = min(k + EDGE, len(values)) - taken, len(values) - taken
-    head = torch.cat([prepared.leading, vectors[:, :near]], 1)
+    far = slice(taken, len(values) - min(k + EDGE, len(values)) + taken)
+    head = torch.cat([prepared.leading, vectors[:, far.stop :].flip(1)], 1)
     image = head.T @ matrix
     within = head.T @ (prepared.gram @ head) if prepared.shift else gram(image)
     squares, turn = eigh(in_double(within))
@@ -159,18 +159,17 @@ def refine(prepared: Prepared, k: int, values: Tensor, vectors: Tensor, wide: bo
     if not bool(torch.isfinite(s).all()) or numerical_rank(s) < k:
         return None
     short, long = head @ turn, image.T @ turn[:, :k]
-    others = torch.cat([short[:, k:], vectors[:, near:last]], 1)
-    rest = torch.cat([squares[k:], values[near:last]])
-    if error_estimate(prepared, short[:, :k], long, squares[:k], others, rest) > MARGIN * TOLERANCE:
+    others = (short[:, k:], squares[k:]), (vectors[:, far], values[far])
+    if error_estimate(prepared, short[:, :k], long, squares[:k], others) > MARGIN * TOLERANCE:
         return None
     return signed(short[:, :k], s[:k], long / s[:k], wide)
 
 
-def error_estimate(prepared: Prepared, short: Tensor, long: Tensor, squares: Tensor, others: Tensor, rest: Tensor) -> float:
+def error_estimate(prepared: Prepared, short: Tensor, long: Tensor, squares: Tensor, others: Iterable[tuple[Tensor, Tensor]]) -> float:
     """The relative error that the subspace `short` [n, k] brings into a projected random delta, both sides counted.
 
-    To first order u_i lacks ``Σ_j x_j (x_jᵀ R_i) / (λ_i − λ_j)`` over the other eigenvectors x_j (`others`, of eigenvalues
-    `rest`), where ``R_i = (W Wᵀ − λ_i) u_i``; ``‖P̂ g − P g‖² = 2 Σ_i ‖lack_i‖²`` for a random g with ``‖P g‖² = k``.
+    To first order u_i lacks ``Σ_j x_j (x_jᵀ R_i) / (λ_i − λ_j)`` over the other eigenvectors x_j with their eigenvalues
+    (`others`), where ``R_i = (W Wᵀ − λ_i) u_i``; ``‖P̂ g − P g‖² = 2 Σ_i ‖lack_i‖²`` for a random g with ``‖P g‖² = k``.
     long: ``Wᵀ u_i``, [long, k]. squares: the λ_i, less the shift. Taken from a sample of the u_i, and from each of the last
     few, which lack most.
     """
@@ -180,5 +179,5 @@ def error_estimate(prepared: Prepared, short: Tensor, long: Tensor, squares: Ten
     u, squares = short[:, chosen], squares[chosen]
     applied = prepared.gram @ u if prepared.shift else prepared.matrix @ long[:, chosen]
     residual = applied - u * squares
-    lack = ((others.T @ residual) / (squares - rest[:, None])).square().sum(0)
+    lack = torch.stack([((x.T @ residual) / (squares - values[:, None])).square().sum(0) for x, values in others]).sum(0)
     return 2.0 * float(lack[:size].mean() + lack[size:].sum() / k) ** 0.5

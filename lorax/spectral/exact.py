@@ -35,8 +35,8 @@ def numerical_rank(s: Tensor) -> int:
 def signed(short: Tensor, s: Tensor, long: Tensor, wide: bool) -> SpectralBasis:
     """Triplets in fp32 with canonical signs; wide: the short side is the left one."""
     U, V = (short, long) if wide else (long, short)
-    both = torch.cat([U, V])
-    sign = both.gather(0, both.abs().argmax(0, keepdim=True)).sign()
+    (low, high), (lower, higher) = (torch.aminmax(side, dim=0) for side in (U, V))
+    sign = torch.where(torch.maximum(high, higher) >= -torch.minimum(low, lower), 1.0, -1.0).to(U)
     return SpectralBasis((U * sign).float(), s.float(), (V * sign).float())
 
 
