@@ -24,7 +24,7 @@ from lorax.spectral import Span, SpectralBasis, compute_bases, row_space
 from lorax.tensorindex import TensorIndex
 from lorax.workers import single_threaded
 
-VERSION = "3"
+VERSION = "4"
 """Of the algorithms in `lorax.spectral` and of the entries: raise it when either changes."""
 STEP = 320
 """Bases are computed and kept at multiples of this rank, so that one entry serves every smaller k."""
