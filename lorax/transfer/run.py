@@ -44,7 +44,7 @@ class Transferred:
     """What a run gives: the low-rank deltas on the target, and the report."""
 
     modules: Mapping[LayerId, Factors]
-    """By target layer, `strength` folded in; on the CPU, fp32. What is no copy is balanced."""
+    """By target layer, `strength` folded in, balanced; on the CPU, fp32. Copies that were asked for as stored are as the file has them."""
     shapes: Mapping[LayerId, tuple[int, ...]]
     """Weight shapes of those layers."""
     report: TransferReport
