@@ -35,6 +35,14 @@ def test_compressed_is_the_best_approximation_of_its_rank(rank):
     torch.testing.assert_close(compressed.dense(), best, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("size", [1.0, 1e-18, 1e-25])
+def test_lengths_are_those_of_the_vectors_also_where_their_squares_vanish(size):
+    factors = random_factors(6000, 16, 4)
+    up, down = Factors(factors.up * size, factors.down).lengths()
+    torch.testing.assert_close(up, (factors.up * size).double().norm(dim=0), rtol=1e-5, atol=0.0)
+    torch.testing.assert_close(down, factors.down.double().norm(dim=1), rtol=1e-5, atol=0.0)
+
+
 def test_compressed_balances_its_factors():
     skewed = Factors(random_factors(24, 16, 4).up * 1e4, random_factors(24, 16, 4).down * 1e-4)
     balanced = skewed.compressed()

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from converter.samples import block_map
-from lorax.adapter import Adapter
+from lorax.adapter import Adapter, LowRank
 from lorax.archs import by_name
 from lorax.checkpoint import Checkpoint, open_checkpoint
 from lorax.errors import BaseMismatch, Cancelled, NotTransferable, SourceNeeded
@@ -49,6 +49,23 @@ def test_an_ordinary_lora_is_copied_to_a_fine_tune(sd1: Family, sd1_lora: Path):
     assert reasons == {"same weights in both bases"}
     for layer, factors in done.modules.items():
         torch.testing.assert_close(factors.dense(), adapter.modules[layer].delta(), rtol=1e-3, atol=1e-5)
+
+
+def test_copies_that_are_only_written_again_stay_in_the_files_own_tensors(sd1: Family, sd1_lora: Path):
+    with open_checkpoint(sd1["source"]) as source, open_checkpoint(sd1["fine"]) as target:
+        adapter = read_adapter(sd1_lora, source.arch)
+        for strength in (1.0, 0.5):
+            plan = plan_transfer(adapter, source, target, TransferSettings(strength=strength))
+            wide = run_plan(plan, adapter, source, target)
+            kept = run_plan(plan, adapter, source, target, as_stored=True)
+            assert kept.modules.keys() == wide.modules.keys()
+            for layer, factors in kept.modules.items():
+                module = adapter.modules[layer]
+                assert isinstance(module, LowRank)
+                own = factors.down.data_ptr() == module.down.data_ptr()
+                assert own == (strength == 1.0 and module.scale == 1.0)
+                assert torch.equal(factors.up.float() @ factors.down.float(), wide.modules[layer].dense())
+                assert factors.energy() == pytest.approx(wide.modules[layer].energy(), rel=1e-5)
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
