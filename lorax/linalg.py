@@ -39,9 +39,9 @@ class Factors:
     """
 
     up: Tensor
-    """[out, r], fp32"""
+    """[out, r], fp32; a copy that is only written again stays in the file's dtype"""
     down: Tensor
-    """[r, in·kh·kw], fp32"""
+    """[r, in·kh·kw], alike"""
 
     @property
     def rank(self) -> int:
@@ -69,12 +69,6 @@ class Factors:
     def lengths(self) -> tuple[Tensor, Tensor]:
         """Euclidean lengths of the columns of up and of the rows of down, [r] in fp64."""
         return self._measured[1:]
-
-    def held_in(self, up: Tensor, down: Tensor) -> Factors:
-        """The same numbers in other tensors, of another dtype: what was measured need not be measured again."""
-        made = Factors(up, down)
-        made.__dict__["_measured"] = self._measured
-        return made
 
     def scaled(self, strength: float) -> Factors:
         """The delta times `strength`."""

@@ -15,6 +15,7 @@ from lorax.spectral import (
     similarity,
     similarity_rank,
 )
+from lorax.spectral.leading import ROWS
 
 SHAPES = [(24, 16), (16, 24), (20, 20)]
 
@@ -113,14 +114,18 @@ def test_a_native_delta_on_its_own_base_is_left_as_it_is():
     torch.testing.assert_close(compute_span(weight, 6).project(native).dense(), native.dense(), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("shape", [(256, 192), (192, 256)])
 @pytest.mark.parametrize(
-    "make",
-    [lambda seed: torch.randn(256, 192, generator=torch.Generator().manual_seed(seed)), lambda seed: powerlaw((256, 192), 0.5, seed)],
+    "draw",
+    [lambda shape, seed: torch.randn(shape, generator=torch.Generator().manual_seed(seed)), lambda shape, seed: powerlaw(shape, 0.5, seed)],
 )
-def test_unrelated_weights_sit_at_chance_and_equal_ones_at_one(make):
-    k = similarity_rank((256, 192))
+def test_unrelated_weights_sit_at_chance_and_equal_ones_at_one(draw, shape):
+    def make(seed):
+        return draw(shape, seed)
+
+    k = similarity_rank(shape)
     pairs = [(compute_leading(make(2 * i), k), compute_leading(make(2 * i + 1), k)) for i in range(6)]
-    for side, n in (("U", 256), ("V", 192)):
+    for side, n in zip("UV", shape, strict=True):
         values = [above_chance(similarity(getattr(a, side), getattr(b, side)), k / n) for a, b in pairs]
         assert abs(sum(values) / len(values)) < 0.03
     a = compute_leading(make(0), k)
@@ -137,8 +142,9 @@ def test_similarity_falls_with_distance_from_the_base():
     assert values[1] > 0.9 > values[3]
 
 
-def test_leading_directions_are_the_singular_ones_where_the_spectrum_has_a_gap():
-    u, v = torch.linalg.qr(torch.randn(64, 64)).Q, torch.linalg.qr(torch.randn(64, 64)).Q
+@pytest.mark.parametrize("shape", [(64, 64), (2 * ROWS + 3, 64), (64, 2 * ROWS + 3)])
+def test_leading_directions_are_the_singular_ones_where_the_spectrum_has_a_gap(shape):
+    u, v = (torch.linalg.qr(torch.randn(n, 64)).Q for n in shape)
     s = torch.cat([torch.full((8,), 10.0), torch.full((56,), 0.1)])
     leading = compute_leading((u * s) @ v.T, 8)
     assert similarity(leading.U, u[:, :8]) == pytest.approx(1.0, abs=1e-4)

@@ -44,10 +44,11 @@ _MARKS: tuple[tuple[str, tuple[str, ...]], ...] = (
 
 def foreign(names: Iterable[str]) -> str | None:
     """What a file with these tensor names is, in words, or None where it is not obvious."""
-    known = list(names)
+    known = set(names)
+    text = "\n".join(known)
     for title, marks in _MARKS:
-        if any(mark in name for name in known for mark in marks):
+        if any(mark in text for mark in marks):
             return title
-    if known and set(known) <= {"clip_l", "clip_g"}:
+    if known and known <= {"clip_l", "clip_g"}:
         return "a textual-inversion embedding"
     return None

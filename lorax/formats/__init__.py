@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -130,6 +131,13 @@ def write_native(
 
 
 def _write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str], overwrite: bool) -> None:
+    """The file is hashed while it is written: its hashes are in its header."""
     kept = {key: value for key, value in metadata.items() if not key.startswith("sshs_")}
-    model, legacy = sshs_hashes(tensors, kept)
-    write_safetensors(path, tensors, {**kept, "sshs_model_hash": model, "sshs_legacy_hash": legacy}, overwrite=overwrite)
+    with ThreadPoolExecutor(1, "lorax-hash") as pool:
+        hashes = pool.submit(sshs_hashes, tensors, kept)
+        room = {"sshs_model_hash": "0" * 64, "sshs_legacy_hash": "0" * 8}
+
+        def complete() -> dict[str, str]:
+            return {**kept, **dict(zip(room, hashes.result(), strict=True))}
+
+        write_safetensors(path, tensors, {**kept, **room}, late=complete, overwrite=overwrite)

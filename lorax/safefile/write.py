@@ -8,31 +8,43 @@ import secrets
 import shutil
 from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from torch import Tensor
 
 from lorax.errors import FileError, WouldOverwrite, one_line
 from lorax.header import DTYPE_NAMES, TensorInfo, build_header, data_order, tensor_bytes, tensor_info
 
-Write = Callable[[bytes | memoryview], None]
+Metadata = Mapping[str, str]
 
 
-def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str], *, overwrite: bool = False) -> None:
-    """Write `tensors` as a safetensors file; equal content gives equal bytes. Raises as `stream_safetensors`."""
+class Write(Protocol):
+    """Write bytes behind those before; `at`: over those at that place."""
+
+    def __call__(self, content: bytes | memoryview, at: int | None = None, /) -> None: ...
+
+
+def write_safetensors(
+    path: Path, tensors: Mapping[str, Tensor], metadata: Metadata, *, late: Callable[[], Metadata] | None = None, overwrite: bool = False
+) -> None:
+    """Write `tensors` as a safetensors file; equal content gives equal bytes. `late` and what is raised: as in `stream_safetensors`."""
     entries = [tensor_info(name, t) for name, t in tensors.items()]
-    stream_safetensors(path, entries, tensors.__getitem__, metadata, overwrite=overwrite)
+    stream_safetensors(path, entries, tensors.__getitem__, metadata, late=late, overwrite=overwrite)
 
 
 def stream_safetensors(
     path: Path,
     entries: Sequence[TensorInfo],
     read: Callable[[str], Tensor],
-    metadata: Mapping[str, str],
+    metadata: Metadata,
     *,
+    late: Callable[[], Metadata] | None = None,
     overwrite: bool = False,
 ) -> None:
     """Write a safetensors file one tensor at a time: `read(name)` is called once for each entry, in the order of the file.
 
+    late: asked for the metadata when the data is written, so that it may be computed meanwhile; it has the keys of `metadata`, which
+    only shows how long the values are.
     The file is made under another name in the same folder and renamed when it is complete; whatever is raised meanwhile
     (by `read` too) leaves neither. Raises WouldOverwrite where `path` exists and `overwrite` is not set, FileError where the
     disk is full or the folder cannot be written.
@@ -46,6 +58,14 @@ def stream_safetensors(
         write(header)
         for entry in ordered:
             write(_stored_bytes(entry, read(entry.name)))
+        if late is not None:
+            write(_of_length(build_header(ordered, late()), len(header)), 0)
+
+
+def _of_length(header: bytes, length: int) -> bytes:
+    if len(header) != length:
+        raise ValueError(f"the header was announced with {length} bytes, got {len(header)}")
+    return header
 
 
 def _stored_bytes(entry: TensorInfo, tensor: Tensor) -> memoryview:
@@ -75,9 +95,11 @@ def replacing(path: Path, *, overwrite: bool = False, size: int = 0) -> Generato
         file = temporary.open("xb", buffering=0)
     try:
 
-        def write(content: bytes | memoryview) -> None:
+        def write(content: bytes | memoryview, at: int | None = None, /) -> None:
             rest = memoryview(content)
             with _explained(path):
+                if at is not None:
+                    file.seek(at)
                 while rest:
                     rest = rest[file.write(rest) :]
 

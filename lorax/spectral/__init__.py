@@ -17,7 +17,6 @@ from lorax.spectral.leading import (
     K_SIMILARITY,
     above_chance,
     compute_leading,
-    leading_rows,
     similarity,
     similarity_rank,
 )
@@ -36,7 +35,6 @@ __all__ = [
     "compute_leading",
     "compute_span",
     "exact_basis",
-    "leading_rows",
     "row_space",
     "similarity",
     "similarity_rank",

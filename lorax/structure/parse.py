@@ -27,10 +27,11 @@ def parse_unet(shapes: Shapes) -> tuple[UNetStructure, UNetLayout] | None:
 def parse_text(names: Iterable[str]) -> TextStructure | None:
     """The text encoder whose tensors have these names (without the file's prefix, with ``text_model.``), or None."""
     known = set(names)
-    openclip = _count(known, "transformer.resblocks.")
+    children = _children(known)
+    openclip = _count(children, "transformer.resblocks")
     if openclip and "token_embedding.weight" in known:
         return TextStructure("openclip", openclip)
-    clip = _count(known, "text_model.encoder.layers.")
+    clip = _count(children, "text_model.encoder.layers")
     if clip and "text_model.embeddings.token_embedding.weight" in known:
         return TextStructure("clip", clip)
     return None
@@ -46,7 +47,7 @@ def _single_file(shapes: Shapes) -> UNetStructure:
             down.append(_stage(level, sampler=True))
             level = []
         else:
-            level.append(_ldm_resnet(shapes, children, f"input_blocks.{i}"))
+            level.append(_ldm_resnet(children, f"input_blocks.{i}"))
     down.append(_stage(level, sampler=False))
 
     up: list[Stage] = []
@@ -54,14 +55,14 @@ def _single_file(shapes: Shapes) -> UNetStructure:
     for i in _numbers(children, "output_blocks"):
         at = f"output_blocks.{i}"
         if "0" in children[at]:
-            level.append(_ldm_resnet(shapes, children, at))
+            level.append(_ldm_resnet(children, at))
         if any("conv" in children.get(f"{at}.{j}", ()) for j in (1, 2)):
             up.append(_stage(level, sampler=True))
             level = []
     up.append(_stage(level, sampler=False))
 
     resnets = sum("in_layers" in children.get(f"middle_block.{i}", ()) for i in range(3))
-    depth = _count(shapes, "middle_block.1.transformer_blocks.")
+    depth = _count(children, "middle_block.1.transformer_blocks")
     strided = inputs[-1] + 1 != len(inputs)
     return UNetStructure(tuple(down), resnets, depth, tuple(up), _linear(shapes), "label_emb" in children, strided)
 
@@ -71,16 +72,16 @@ def _diffusers(shapes: Shapes) -> UNetStructure:
     sides: list[tuple[Stage, ...]] = []
     for side, sampler in (("down_blocks", "downsamplers"), ("up_blocks", "upsamplers")):
         stages: list[Stage] = []
-        for level in range(_count(shapes, f"{side}.")):
+        for level in range(_count(children, side)):
             at = f"{side}.{level}"
             resnets: list[tuple[int, bool]] = []
-            for i in range(_count(shapes, f"{at}.resnets.")):
-                depth = _count(shapes, f"{at}.attentions.{i}.transformer_blocks.")
+            for i in range(_count(children, f"{at}.resnets")):
+                depth = _count(children, f"{at}.attentions.{i}.transformer_blocks")
                 resnets.append((depth, "conv_shortcut" in children.get(f"{at}.resnets.{i}", ())))
             stages.append(_stage(resnets, sampler=sampler in children.get(at, ())))
         sides.append(tuple(stages))
-    resnets_mid = _count(shapes, "mid_block.resnets.")
-    depth_mid = _count(shapes, "mid_block.attentions.0.transformer_blocks.")
+    resnets_mid = _count(children, "mid_block.resnets")
+    depth_mid = _count(children, "mid_block.attentions.0.transformer_blocks")
     added = "add_embedding" in children
     return UNetStructure(sides[0], resnets_mid, depth_mid, sides[1], _linear(shapes), added)
 
@@ -91,11 +92,11 @@ def _stage(resnets: list[tuple[int, bool]], *, sampler: bool) -> Stage:
     return Stage(tuple(depth for depth, _ in resnets), sampler, tuple(shortcut for _, shortcut in resnets))
 
 
-def _ldm_resnet(shapes: Shapes, children: Mapping[str, set[str]], at: str) -> tuple[int, bool]:
+def _ldm_resnet(children: Mapping[str, set[str]], at: str) -> tuple[int, bool]:
     block = children.get(f"{at}.0", set())
     if "in_layers" not in block:
         raise MalformedCheckpoint(f"has no residual block at {at}.0 of its UNet; the file seems to be incomplete")
-    return _count(shapes, f"{at}.1.transformer_blocks."), "skip_connection" in block
+    return _count(children, f"{at}.1.transformer_blocks"), "skip_connection" in block
 
 
 def _linear(shapes: Shapes) -> bool:
@@ -109,17 +110,17 @@ def _children(names: Iterable[str]) -> dict[str, set[str]]:
     """For each module its direct children."""
     found: dict[str, set[str]] = {}
     for name in names:
-        parts = name.split(".")
-        for i in range(1, len(parts)):
-            found.setdefault(".".join(parts[:i]), set()).add(parts[i])
+        module, _, child = name.rpartition(".")
+        while module and child not in (known := found.setdefault(module, set())):
+            known.add(child)
+            module, _, child = module.rpartition(".")
     return found
 
 
 def _numbers(children: Mapping[str, set[str]], module: str) -> list[int]:
-    return sorted(int(child) for child in children.get(module, ()) if child.isdigit())
+    return sorted(int(child) for child in children.get(module, ()) if child.isdecimal())
 
 
-def _count(names: Iterable[str], prefix: str) -> int:
-    """One more than the largest number that directly follows `prefix`."""
-    numbers = {int(head) for name in names if name.startswith(prefix) and (head := name[len(prefix) :].split(".", 1)[0]).isdigit()}
-    return max(numbers) + 1 if numbers else 0
+def _count(children: Mapping[str, set[str]], module: str) -> int:
+    """One more than the largest number among a module's children."""
+    return max(_numbers(children, module), default=-1) + 1

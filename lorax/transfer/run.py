@@ -119,16 +119,19 @@ class _Work:
         if decision.source is None:
             return LayerResult(decision, 0.0, 0.0, 0), None
         module = self.adapter.modules[decision.source]
-        delta = source_delta(module, decision.source, self.source, self.bases, self.device)
+        unchanged = self.as_stored and decision.action == "copy" and self.plan.settings.strength == 1.0
+        kept = kept_as_it_is(module, self.adapter, self.plan.settings)
+        delta = in_the_file(module) if unchanged and kept else None
+        if delta is None:
+            delta = source_delta(module, decision.source, self.source, self.bases, self.device)
         if delta is None:
             return LayerResult(decision, 0.0, 0.0, 0), None
         self.check.add(decision.source, delta)
         energy_in = delta.energy() if isinstance(delta, Factors) else energy(delta)
         if decision.action == "skip" or decision.target is None:
             return LayerResult(decision, energy_in, 0.0, 0), None
-        if decision.action == "copy" and isinstance(delta, Factors) and kept_as_it_is(module, self.adapter, self.plan.settings):
-            keep = self.as_stored and energy_in > 0 and self.plan.settings.strength == 1.0
-            factors, energy_out = as_in_the_file(module, delta) if keep else delta.balanced(), energy_in
+        if decision.action == "copy" and isinstance(delta, Factors) and kept:
+            factors, energy_out = delta if unchanged and energy_in > 0 else delta.balanced(), energy_in
         else:
             factors = compress(carry(self.plan, decision, delta, span), module, self.adapter, self.plan.settings)
             energy_out = factors.energy()
@@ -192,10 +195,10 @@ def kept_as_it_is(module: AdapterModule, adapter: Adapter, settings: TransferSet
     return not asked and isinstance(module, LowRank) and adapter.native is None
 
 
-def as_in_the_file(module: AdapterModule, delta: Factors) -> Factors:
+def in_the_file(module: AdapterModule) -> Factors | None:
     """The delta in the file's own tensors, where they hold the same numbers: nothing is kept twice."""
     stored = module.stored() if isinstance(module, LowRank) else None
-    return delta if stored is None else delta.held_in(*stored)
+    return None if stored is None else Factors(*stored)
 
 
 def compress(delta: Factors | Tensor, module: AdapterModule, adapter: Adapter, settings: TransferSettings) -> Factors:

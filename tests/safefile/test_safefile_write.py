@@ -100,6 +100,22 @@ class TestWritingWholeOrNotAtAll:
             write(True)
             assert (tmp_path / "a").read_bytes()[:3] != b"old"
 
+    def test_metadata_may_come_when_the_data_is_written(self, tmp_path: Path):
+        at_once, late, seen = tmp_path / "a", tmp_path / "b", []
+
+        def read(name: str) -> torch.Tensor:
+            seen.append(name)
+            return self.tensors[name]
+
+        write_safetensors(at_once, self.tensors, {"hash": "1234"})
+        stream_safetensors(late, self.entries, read, {"hash": "????"}, late=lambda: {"hash": "1234"} if len(seen) == 3 else {})
+        assert late.read_bytes() == at_once.read_bytes()
+
+    def test_late_metadata_of_another_length_leaves_nothing(self, tmp_path: Path):
+        with pytest.raises(ValueError, match="the header was announced with"):
+            write_safetensors(tmp_path / "a", self.tensors, {"hash": "?"}, late=lambda: {"hash": "much longer than that"})
+        assert not list(tmp_path.iterdir())
+
     def test_a_file_that_appears_meanwhile_is_not_overwritten(self, tmp_path: Path):
         def read(name: str) -> torch.Tensor:
             (tmp_path / "a").write_bytes(b"theirs")
