@@ -6,6 +6,7 @@ import math
 from argparse import Action, ArgumentDefaultsHelpFormatter, ArgumentParser, ArgumentTypeError, Namespace
 from pathlib import Path
 
+from lorax.device import KINDS as DEVICES
 from lorax.train.options import KINDS, parse_options
 from lorax.train.settings import PRECISIONS, SCHEDULES, TrainSettings
 
@@ -90,7 +91,7 @@ def build_parser() -> ArgumentParser:
         action="store_true",
         help="overwrite the output and the standard LoRA, and remove the samples of the run that is replaced",
     )
-    add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto takes the GPU where there is one")
+    add("--device", choices=("auto", *DEVICES), default="auto", help="auto takes the GPU where there is one")
     return parser
 
 

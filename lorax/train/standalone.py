@@ -9,6 +9,7 @@ import torch
 from lorax.archs import kohya_names
 from lorax.bases import Bases, default_bases
 from lorax.checkpoint import Checkpoint, open_checkpoint
+from lorax.device import resolve_device
 from lorax.errors import Cancelled, LoraxError, WouldOverwrite, one_line
 from lorax.train import finish
 from lorax.train.base_weights import FileWeights
@@ -44,7 +45,7 @@ def run_training(settings: TrainSettings) -> Run:
         optimizer = torch.optim.AdamW(network.parameters(), lr=settings.learning_rate, weight_decay=0.0)
         run = Run(settings, parts, network, Material(pictures, moments, texts), accelerator, accelerator.prepare(optimizer))
         if settings.resume:
-            run.step, run.losses = load_state(settings.state_folder, network, run.optimizer, settings.bound())
+            run.step, run.losses = load_state(settings.state_folder, network, run.optimizer, settings.bound(), accelerator.scaler)
         _go(run, base, bases, list(prompts))
     return run
 
@@ -100,9 +101,11 @@ def _network(settings: TrainSettings, parts: Parts, base: Checkpoint, bases: Bas
 
 def _accelerator(settings: TrainSettings) -> Any:
     accelerate = load_package("accelerate")
-    if settings.device == "cuda" and not torch.cuda.is_available():
-        raise LoraxError("the device 'cuda' is not there: use --device cpu.")
+    if settings.device != "auto":
+        resolve_device(settings.device)
     accelerator = accelerate.Accelerator(mixed_precision=settings.precision, cpu=settings.device == "cpu")
+    if settings.device not in ("auto", accelerator.device.type):
+        raise LoraxError(f"accelerate takes '{accelerator.device.type}' here, not '{settings.device}': leave --device to auto, or use cpu.")
     if settings.precision == "fp16" and accelerator.device.type == "cpu":
         raise LoraxError("fp16 training needs a GPU: use --precision bf16 or no.")
     return accelerator
@@ -117,7 +120,8 @@ def _samples(run: Run, prompts: list[str]) -> None:
 
 
 def _save_state(run: Run) -> None:
-    save_state(run.settings.state_folder, run.network, run.optimizer, run.step, run.settings.bound(), run.losses)
+    settings = run.settings
+    save_state(settings.state_folder, run.network, run.optimizer, run.step, settings.bound(), run.losses, run.accelerator.scaler)
 
 
 def _check_outputs(settings: TrainSettings) -> None:

@@ -17,21 +17,27 @@ from lorax.train.network import Network
 _ADAPTER, _OPTIMIZER, _SAID = "adapter.safetensors", "optimizer.pt", "state.json"
 
 
-def save_state(folder: Path, network: Network, optimizer: Any, step: int, bound: Mapping[str, str], losses: list[float]) -> None:
-    """Adapter (with its fingerprints), σ in fp32, optimizer and step. The step file comes last, so a broken write is seen."""
+def save_state(
+    folder: Path, network: Network, optimizer: Any, step: int, bound: Mapping[str, str], losses: list[float], scaler: Any = None
+) -> None:
+    """Adapter (with its fingerprints), σ in fp32, optimizer and step. The step file comes last, so a broken write is seen.
+
+    scaler: of gradients, where there is one (fp16).
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         network.save(folder / _ADAPTER, dtype=torch.float32, overwrite=True)
         new = folder / f"{_OPTIMIZER}.new"
-        torch.save({"sigma": network.state_dict(), "optimizer": optimizer.state_dict(), "step": step}, new)
+        held = {"sigma": network.state_dict(), "optimizer": optimizer.state_dict(), "step": step}
+        torch.save(held | ({} if scaler is None else {"scaler": scaler.state_dict()}), new)
         new.replace(folder / _OPTIMIZER)
         write_text(folder / _SAID, json.dumps({"step": step, "settings": dict(bound), "losses": losses}), overwrite=True)
     except OSError as error:
         raise FileError(f"the state cannot be saved in '{folder}': {error.strerror or error}.") from error
 
 
-def load_state(folder: Path, network: Network, optimizer: Any, bound: Mapping[str, str]) -> tuple[int, list[float]]:
-    """(step, losses) of a saved run, whose values are then in `network` and `optimizer`.
+def load_state(folder: Path, network: Network, optimizer: Any, bound: Mapping[str, str], scaler: Any = None) -> tuple[int, list[float]]:
+    """(step, losses) of a saved run, whose values are then in `network`, `optimizer` and `scaler`.
 
     LoraxError where there is none, where its settings were others, BaseMismatch where its base was another.
     """
@@ -55,6 +61,8 @@ def load_state(folder: Path, network: Network, optimizer: Any, bound: Mapping[st
         raise MalformedFile(f"'{folder / _OPTIMIZER}' is damaged: start without --resume.") from None
     network.load_state_dict(stored["sigma"])
     optimizer.load_state_dict(stored["optimizer"])
+    if scaler is not None and "scaler" in stored:
+        scaler.load_state_dict(stored["scaler"])
     if stored["step"] != step:
         raise MalformedFile(f"'{folder}' is of two different moments (steps {step} and {stored['step']}): start without --resume.")
     return step, losses

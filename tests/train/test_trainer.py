@@ -12,6 +12,7 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -61,7 +62,7 @@ def mean_loss(run: Run) -> float:
         return sum(float(compute_loss(run.parts, schedule, run.material, next(every), 99, torch.device("cpu"))) for _ in range(4)) / 4
 
 
-@pytest.mark.parametrize("name", ["sd1", "sdxl"])
+@pytest.mark.parametrize("name", ["sd1", "sd2", "sdxl"])
 def test_the_loss_falls_below_the_frozen_bases_and_the_files_say_what_they_are(
     name: str, base: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -197,6 +198,32 @@ def test_mixed_precision(base: Path, pictures: Path, tmp_path: Path) -> None:
     assert main(arguments(base, pictures, out, "--steps", "3", "--precision", "bf16")) == 0
     with open_checkpoint(base) as checkpoint:
         export_adapter(read_adapter(out), checkpoint)  # the fingerprints are those of the file's own weights
+
+
+def test_half_precision_with_scaled_gradients(base: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """fp16 as on a GPU: accelerate refuses it on a CPU, torch does not. A scale that is too high is lowered, and resumed."""
+    monkeypatch.setattr(standalone, "_accelerator", accelerator_in_half_precision)
+    whole, parts = tmp_path / "whole.safetensors", tmp_path / "parts.safetensors"
+    half = ["--precision", "fp16"]
+    assert main([*arguments(base, pictures, whole, "--steps", "8"), *half]) == 0
+    assert main([*arguments(base, pictures, parts, "--steps", "5"), *half]) == 0
+    state = torch.load(tmp_path / "parts-state" / "optimizer.pt", weights_only=True)
+    assert 0 < state["scaler"]["scale"] < TOO_HIGH
+    assert main([*arguments(base, pictures, parts, "--steps", "8", "--resume"), *half]) == 0
+    assert same(whole, parts)
+    assert any(bool(t.any()) for t in tensors(whole).values()), "some steps were taken"
+
+
+TOO_HIGH = 2.0**40
+
+
+def accelerator_in_half_precision(_: TrainSettings) -> Any:
+    accelerate = pytest.importorskip("accelerate")
+    accelerate.state.AcceleratorState._reset_state(reset_partial_state=True)
+    made = accelerate.Accelerator(cpu=True)
+    made.state._mixed_precision, made.native_amp = "fp16", True
+    made.scaler = torch.amp.GradScaler("cpu", init_scale=TOO_HIGH, growth_interval=2, backoff_factor=2.0**-12)
+    return made
 
 
 def test_buckets_and_batches() -> None:
