@@ -192,7 +192,7 @@ def inner(a: Tensor, b: Tensor) -> float:
     if a.ndim == 2 and not a.is_contiguous():
         a, b = a.T, b.T
     pairs = zip(a.reshape(-1).split(PIECE), b.reshape(-1).split(PIECE), strict=True)
-    return float(sum(in_double(torch.dot(x, y)) for x, y in pairs))
+    return float(in_double(torch.stack([torch.dot(x, y) for x, y in pairs])).sum())
 
 
 def row_products(rows: Tensor) -> Tensor:
