@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from benchmarks.quality.adapters import KINDS, Deltas, Kind, applied
+from benchmarks.quality.aim import AIM, Aim
 from benchmarks.quality.captions import EMPTY
 from benchmarks.quality.columns import COLUMNS, SCALES, Column, Pair, own_deltas
 from benchmarks.quality.family import Member, Say, Workshop
@@ -67,7 +69,7 @@ class Evaluation:
         """Fill every chosen cell that is empty."""
         for family, seed, source, target, kind in choice.cells():
             members = Member(family, seed, source), Member(family, seed, target)
-            wanted = choice.columns or (*COLUMNS, *(f"copy × {a}" for a in SCALES), "none", "trained", "distill")
+            wanted = choice.columns or (*COLUMNS, *(f"copy × {a}" for a in SCALES), "none", "trained", AIM, "distill")
             todo = [(style, [c for c in wanted if self._open(members, style, kind, c)]) for style in choice.styles]
             if not any(columns for _, columns in todo):
                 continue
@@ -92,8 +94,13 @@ class Evaluation:
         source, target = members
         path = self.workshop.adapter(source, kind, style)
         seen: dict[tuple[float, ...], Row] = {}
-        effect = self._effect(source, own_deltas(path, pair.source))
+        own = own_deltas(path, pair.source)
+        effect = self._effect(source, own)
         for column in columns:
+            if column == AIM:
+                aim = Aim(self.workshop.unet(target), self.workshop.unet(source), own)
+                self._add(self._figures(self._row(members, style, kind, column), target, style, aim, sampled=True))
+                continue
             made = self._column(pair, members, kind, style, path, column)
             row = replace(self._row(members, style, kind, column), note=made.note, verdict=made.verdict)
             if made.deltas is not None:
@@ -103,9 +110,12 @@ class Evaluation:
                     seen[digest] = self._measured(row, target, style, made.deltas, effect, sampled)
                 figures = seen[digest]
                 row = replace(figures, column=column, kind=row.kind, note=row.note, verdict=row.verdict)
-            self.results.add(row)
-            self.done[row.key] = row
-            self.say(f"{source} → {target.name}, {style}, {kind}, {column}: {_short(row)}")
+            self._add(row)
+
+    def _add(self, row: Row) -> None:
+        self.results.add(row)
+        self.done[row.key] = row
+        self.say(f"{row.family}-{row.seed} {row.source} → {row.target}, {row.style}, {row.kind}, {row.column}: {_short(row)}")
 
     def _column(self, pair: Pair, members: tuple[Member, Member], kind: Kind, style: str, path: Path, column: str) -> Column:
         target = members[1]
@@ -156,16 +166,21 @@ class Evaluation:
     # figures
 
     def _measured(self, row: Row, target: Member, style: str, deltas: Deltas, effect: Tensor, sampled: bool) -> Row:
-        unet, xl = self.workshop.unet(target), target.shape.xl
+        unet = self.workshop.unet(target)
         plain = self._predictions(target, row)
         with applied(unet, deltas):
-            loss = self.stage.held_out_loss(unet, self.workshop.held_out(target.domain, style), xl)
             change = self._predictions(target, row) - plain
-            row = replace(row, loss=loss, effect_cosine=_cosine(effect, change) if deltas else None)
-            if not (sampled and self.effort.samples):
-                return row
-            caption = torch.randint(0, EMPTY, (self.effort.samples,), generator=torch.Generator().manual_seed(5))
-            latents = self.stage.sample(unet, caption, xl, seed=11, steps=12)
+            row = replace(row, effect_cosine=_cosine(effect, change) if deltas else None)
+            return self._figures(row, target, style, unet, sampled)
+
+    def _figures(self, row: Row, target: Member, style: str, unet: Any, sampled: bool) -> Row:
+        """Held-out loss of `unet` in the target's place, and what its samples look like."""
+        xl = target.shape.xl
+        row = replace(row, loss=self.stage.held_out_loss(unet, self.workshop.held_out(target.domain, style), xl))
+        if not (sampled and self.effort.samples):
+            return row
+        caption = torch.randint(0, EMPTY, (self.effort.samples,), generator=torch.Generator().manual_seed(5))
+        latents = self.stage.sample(unet, caption, xl, seed=11, steps=12)
         opinion = self.judge.opinion(self.stage, latents, caption, target.domain, style)
         return replace(row, style_accuracy=opinion.style, content=opinion.content, frechet=opinion.frechet)
 

@@ -66,6 +66,7 @@ def _lines(rows: Mapping[Key, Row], results: Results) -> Iterator[str]:
     distilled = DISTILLED.get(results.steps, FULL.distill_adapter)
     yield f"(rates {', '.join(f'{kind} {rate:g}' for kind, rate in RATES.items())}), distill {distilled}."
     yield "Each figure is the mean ± sample standard deviation over styles and seeds; – was not run or is undefined, *refused* was refused."
+    yield "*aim*: `target + (source with the adapter − source)`, what distillation learns from, asked of the three networks themselves."
     for figure, title in FIGURES.items():
         yield from ("", f"## {title}", "")
         yield from _table(rows, figure)

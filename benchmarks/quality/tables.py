@@ -10,7 +10,7 @@ from typing import Literal
 
 from benchmarks.quality.rows import Key, Relatedness, Row
 
-ORDER = ("none", "by name", "copy", "copy × 0.5", "copy × 0.75", "index map", "project", "align", "auto", "distill", "trained")
+ORDER = ("none", "by name", "copy", "copy × 0.5", "copy × 0.75", "index map", "project", "align", "auto", "aim", "distill", "trained")
 SMALLEST_GAIN = 0.15
 """Share of the loss that the adapter trained on the target has to take away for a recovered share to mean something."""
 
