@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -29,6 +30,10 @@ def flatten_weight(weight: Tensor) -> Tensor:
 def energy(matrix: Tensor) -> float:
     """Squared Frobenius norm, accumulated in fp64."""
     return float(in_double(matrix).square().sum())
+
+
+Measured = tuple[float, Tensor, Tensor]
+"""‖ΔW‖²_F, and the lengths of the columns of up and of the rows of down, [r] each in fp64."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,10 +62,9 @@ class Factors:
         return self.up @ self.down
 
     @cached_property
-    def _measured(self) -> tuple[float, Tensor, Tensor]:
+    def _measured(self) -> Measured:
         """Energy and lengths come from the same r×r products, and are asked for more than once."""
-        up, down = row_products(self.up.T), row_products(self.down)
-        return max(0.0, float((up * down).sum())), lengths(self.up.T, up), lengths(self.down, down)
+        return _measure([self])[0]
 
     def energy(self) -> float:
         """‖ΔW‖²_F = trace((upᵀ up)(down downᵀ)), from r×r matrices in fp64."""
@@ -105,10 +109,28 @@ class Factors:
         return Factors(up.to(self.up), down.to(self.down))
 
 
+def measure_together(deltas: Iterable[Factors]) -> None:
+    """Measure many deltas in a few calls, those of one shape in one: each knows its energy and lengths afterwards."""
+    alike: dict[object, list[Factors]] = defaultdict(list)
+    for delta in deltas:
+        alike[delta.up.shape, delta.down.shape, delta.up.dtype, delta.down.dtype, delta.up.device].append(delta)
+    for group in alike.values():
+        for delta, found in zip(group, _measure(group), strict=True):
+            delta.__dict__["_measured"] = found
+
+
+def _measure(alike: Sequence[Factors]) -> list[Measured]:
+    """Of deltas of one shape."""
+    up, down = torch.stack([f.up for f in alike]).mT, torch.stack([f.down for f in alike])
+    left, right = row_products(up), row_products(down)
+    energies = (left * right).sum((1, 2)).clamp_min(0).tolist()
+    return list(zip(energies, lengths(up, left), lengths(down, right), strict=True))
+
+
 def lengths(rows: Tensor, products: Tensor) -> Tensor:
-    """Euclidean lengths of rows [r, n], [r] in fp64, from their products [r, r]; anew where squares vanish in fp32."""
-    found = products.diagonal().clamp_min(0).sqrt()
-    return found if bool((found > SHORT).all()) else torch.linalg.vector_norm(in_double(rows), dim=1)
+    """Euclidean lengths of rows [b, r, n], [b, r] in fp64, from their products [b, r, r]; anew where squares vanish in fp32."""
+    found = products.diagonal(dim1=1, dim2=2).clamp_min(0).sqrt()
+    return found if bool((found > SHORT).all()) else torch.linalg.vector_norm(in_double(rows), dim=2)
 
 
 def factorise(delta: Tensor, rank: int | None = None, kept: float | None = None) -> Factors:
@@ -196,9 +218,9 @@ def inner(a: Tensor, b: Tensor) -> float:
 
 
 def row_products(rows: Tensor) -> Tensor:
-    """``R Rᵀ`` of rows [r, n] in fp64: pieces of `WIDTH` columns in fp32 (fp64 rows in their own), their sum in fp64."""
+    """``R Rᵀ`` of rows [b, r, n] in fp64: pieces of `WIDTH` columns in fp32 (fp64 rows in their own), their sum in fp64."""
     wide = rows if rows.dtype == torch.float64 else rows.float()
-    first, *others = (in_double(part @ part.T) for part in wide.split(WIDTH, 1))
+    first, *others = (in_double(part @ part.mT) for part in wide.split(WIDTH, 2))
     return sum(others, first)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lorax.linalg import Factors, cosine, energy, factorise, flatten_weight
+from lorax.linalg import Factors, cosine, energy, factorise, flatten_weight, measure_together
 
 
 def random_factors(out: int, n_in: int, rank: int, seed: int = 0) -> Factors:
@@ -41,6 +41,19 @@ def test_lengths_are_those_of_the_vectors_also_where_their_squares_vanish(size):
     up, down = Factors(factors.up * size, factors.down).lengths()
     torch.testing.assert_close(up, (factors.up * size).double().norm(dim=0), rtol=1e-5, atol=0.0)
     torch.testing.assert_close(down, factors.down.double().norm(dim=1), rtol=1e-5, atol=0.0)
+
+
+def test_deltas_that_are_measured_together_are_as_if_each_were_alone():
+    shapes = [(24, 16, 4), (24, 16, 4), (6000, 16, 4), (24, 16, 2), (24, 16, 4)]
+    deltas = [random_factors(*shape, seed=i) for i, shape in enumerate(shapes)]
+    deltas[1] = Factors(deltas[1].up.half(), deltas[1].down.half())
+    deltas[4] = Factors(deltas[4].up * 1e-25, deltas[4].down)
+    measure_together(deltas)
+    for delta in deltas:
+        alone = Factors(delta.up, delta.down)
+        assert delta.energy() == pytest.approx(alone.energy(), rel=1e-6)
+        for mine, theirs in zip(delta.lengths(), alone.lengths(), strict=True):
+            torch.testing.assert_close(mine, theirs, rtol=1e-6, atol=0.0)
 
 
 def test_compressed_balances_its_factors():

@@ -15,7 +15,6 @@ from lorax.spectral import (
     similarity,
     similarity_rank,
 )
-from lorax.spectral.leading import ROWS
 
 SHAPES = [(24, 16), (16, 24), (20, 20)]
 
@@ -142,7 +141,7 @@ def test_similarity_falls_with_distance_from_the_base():
     assert values[1] > 0.9 > values[3]
 
 
-@pytest.mark.parametrize("shape", [(64, 64), (2 * ROWS + 3, 64), (64, 2 * ROWS + 3)])
+@pytest.mark.parametrize("shape", [(64, 64), (192, 64), (64, 192)])
 def test_leading_directions_are_the_singular_ones_where_the_spectrum_has_a_gap(shape):
     u, v = (torch.linalg.qr(torch.randn(n, 64)).Q for n in shape)
     s = torch.cat([torch.full((8,), 10.0), torch.full((56,), 0.1)])

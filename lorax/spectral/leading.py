@@ -7,61 +7,38 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from lorax.linalg import eigh, qr
+from lorax.linalg import qr
 from lorax.spectral.values import Leading
 
 K_SIMILARITY = 32
 """Largest rank at which similarity is taken."""
-OVERSAMPLING = 8
 ITERATIONS = 2
-ROWS = 512
-"""Of a weight, that go together: they stay in a core's cache from one product to the next."""
 
 
 def compute_leading(weight: Tensor, k: int) -> Leading:
-    """Leading k_sim singular subspaces of `weight` [out, in] by block power iteration from a fixed start (Halko et al. 2011).
+    """Leading k_sim singular subspaces of `weight` [out, in] by subspace iteration from a fixed start (Halko et al. 2011, Alg. 4.4).
 
     The starts depend on the shape alone, so equal weights give equal subspaces and close relatives give close ones even where
     the spectrum has no gap at k. Each side's enters through an odd number of products with the weight, so that unrelated weights
-    share nothing of it and stay at chance.
+    share nothing of it and stay at chance. Both sides are iterated in the shorter space, so that one product serves the two.
     """
-    if weight.shape[0] < weight.shape[1]:
-        right, left = _leading_of_tall(weight.T, k)
-    else:
-        left, right = _leading_of_tall(weight, k)
-    return Leading(left, right)
-
-
-def _leading_of_tall(matrix: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Orthonormal [m, k] and [n, k] near the top-k left and right singular subspaces of `matrix` [m, n], m ≥ n.
-
-    Both are iterated in the short space, side by side, so that one pass over the matrix serves the two.
-    """
-    size = min(k + OVERSAMPLING, matrix.shape[1])
-    left, right = (_start(n, size, matrix) for n in matrix.shape)
-    rows, image = qr(torch.stack((matrix.T @ left, right)))
+    tall = weight if weight.shape[0] >= weight.shape[1] else weight.T
+    left, right = (_start(n, k).to(weight) for n in tall.shape)
+    rows = _orthonormal(torch.cat((tall.T @ left, right), dim=1))
     for _ in range(ITERATIONS):
-        rows, image = qr(_gram_times(matrix, rows))
-    return _top(*qr(matrix @ rows[1]), k), _top(rows[0], image[0], k)
+        rows = _orthonormal(tall.T @ (tall @ rows))
+    sides = qr(tall @ rows[:, k:])[0], rows[:, :k]
+    return Leading(*(sides if tall is weight else sides[::-1]))
 
 
-def _start(n: int, size: int, like: Tensor) -> Tensor:
-    return torch.randn(n, size, generator=torch.Generator().manual_seed(n)).to(like)
+def _start(n: int, k: int) -> Tensor:
+    return torch.randn(n, k, generator=torch.Generator().manual_seed(n))
 
 
-def _gram_times(matrix: Tensor, blocks: Tensor) -> Tensor:
-    """``MᵀM B`` for blocks [b, n, s], in one pass over M."""
-    side_by_side = torch.cat(tuple(blocks), dim=1)
-    rows = ROWS if matrix.device.type == "cpu" else matrix.shape[0]
-    product = torch.zeros_like(side_by_side)
-    for part in matrix.split(rows):
-        product.addmm_(part.T, part @ side_by_side)
-    return torch.stack(product.chunk(len(blocks), dim=1))
-
-
-def _top(rows: Tensor, image: Tensor, k: int) -> Tensor:
-    """The k leading directions of the span of `rows` [n, s], where `image` [s, s] says how they weigh."""
-    return rows @ eigh(image @ image.T)[1].flip(1)[:, :k]
+def _orthonormal(both: Tensor) -> Tensor:
+    """Orthonormal columns with the span of each half of [n, 2k]."""
+    halves = qr(torch.stack(both.chunk(2, dim=1)))[0]
+    return torch.cat(tuple(halves), dim=1)
 
 
 def similarity_rank(shape: tuple[int, int]) -> int:

@@ -19,7 +19,7 @@ from lorax.device import resolve_device
 from lorax.errors import MalformedAdapter
 from lorax.formats.fingerprint import FingerprintCheck
 from lorax.layers import Layer, LayerId
-from lorax.linalg import Factors, energy, factorise, flatten_weight
+from lorax.linalg import Factors, energy, factorise, flatten_weight, measure_together
 from lorax.spectral import Span
 from lorax.transfer.plan import require_transferable
 from lorax.transfer.types import (
@@ -113,24 +113,32 @@ class _Work:
         """Each layer's line in the report, and what is written of it."""
         k = share[0].k
         spans = self.bases.spans(weights, k) if weights and k else [None] * len(share)
-        return [self._carry(decision, span) for decision, span in zip(share, spans, strict=True)]
+        unchanged = {d: self._unchanged(d) for d in share}
+        measure_together(delta for delta in unchanged.values() if delta is not None)
+        return [self._carry(d, unchanged[d], span) for d, span in zip(share, spans, strict=True)]
 
-    def _carry(self, decision: LayerDecision, span: Span | None) -> tuple[LayerResult, Factors | None]:
+    def _unchanged(self, decision: LayerDecision) -> Factors | None:
+        """A copy that is only written again, in the file's own tensors where they hold the same numbers."""
+        if not self.as_stored or decision.action != "copy" or decision.source is None or self.plan.settings.strength != 1.0:
+            return None
+        module = self.adapter.modules[decision.source]
+        if not isinstance(module, LowRank) or not kept_as_it_is(module, self.adapter, self.plan.settings):
+            return None
+        stored = module.stored()
+        return module.factors() if stored is None else Factors(*stored)
+
+    def _carry(self, decision: LayerDecision, unchanged: Factors | None, span: Span | None) -> tuple[LayerResult, Factors | None]:
         if decision.source is None:
             return LayerResult(decision, 0.0, 0.0, 0), None
         module = self.adapter.modules[decision.source]
-        unchanged = self.as_stored and decision.action == "copy" and self.plan.settings.strength == 1.0
-        kept = kept_as_it_is(module, self.adapter, self.plan.settings)
-        delta = in_the_file(module) if unchanged and kept else None
-        if delta is None:
-            delta = source_delta(module, decision.source, self.source, self.bases, self.device)
+        delta = unchanged or source_delta(module, decision.source, self.source, self.bases, self.device)
         if delta is None:
             return LayerResult(decision, 0.0, 0.0, 0), None
         self.check.add(decision.source, delta)
         energy_in = delta.energy() if isinstance(delta, Factors) else energy(delta)
         if decision.action == "skip" or decision.target is None:
             return LayerResult(decision, energy_in, 0.0, 0), None
-        if decision.action == "copy" and isinstance(delta, Factors) and kept:
+        if decision.action == "copy" and isinstance(delta, Factors) and kept_as_it_is(module, self.adapter, self.plan.settings):
             factors, energy_out = delta if unchanged and energy_in > 0 else delta.balanced(), energy_in
         else:
             factors = compress(carry(self.plan, decision, delta, span), module, self.adapter, self.plan.settings)
@@ -142,13 +150,15 @@ class _Work:
 
 
 def shared_out(plan: TransferPlan, adapter: Adapter, target: Checkpoint, device: torch.device) -> list[tuple[LayerDecision, ...]]:
-    """The decisions one by one; but those of little work together, and on a GPU projections of one shape and k."""
+    """The decisions one by one; but copies of one shape together, and on a GPU projections of one shape and k."""
 
     def likeness(decision: LayerDecision) -> object:
         if (layer := projected(decision, target)) is not None:
             return decision if device.type == "cpu" else (layer.out_features, layer.in_features, decision.k)
-        needs_a_base = decision.source is not None and adapter.modules[decision.source].needs_base
-        return decision if needs_a_base else decision.action
+        module = adapter.modules[decision.source] if decision.source is not None else None
+        if module is None or not module.needs_base:
+            return decision.action, module and module.shape
+        return decision
 
     alike: dict[object, list[LayerDecision]] = defaultdict(list)
     for decision in plan.decisions:
@@ -193,12 +203,6 @@ def kept_as_it_is(module: AdapterModule, adapter: Adapter, settings: TransferSet
     """An ordinary LoRA keeps its rank, unless another is asked for; everything else is cut."""
     asked = settings.out_rank is not None or settings.out_energy is not None
     return not asked and isinstance(module, LowRank) and adapter.native is None
-
-
-def in_the_file(module: AdapterModule) -> Factors | None:
-    """The delta in the file's own tensors, where they hold the same numbers: nothing is kept twice."""
-    stored = module.stored() if isinstance(module, LowRank) else None
-    return None if stored is None else Factors(*stored)
 
 
 def compress(delta: Factors | Tensor, module: AdapterModule, adapter: Adapter, settings: TransferSettings) -> Factors:
