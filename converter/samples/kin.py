@@ -15,13 +15,18 @@ _TEN_TO_FOUR = (1, 2, 3, 7)
 """Which of SDXL's ten transformer blocks became the four of SSD-1B, by an independent estimate from the real weights."""
 
 
+SCHEDULE = ("betas", "alphas_cumprod")
+"""Tensors of single files that some WebUIs take their noise schedule from."""
+
+
 def relative(tensors: Mapping[str, Tensor], noise: float = 0.1, seed: int = 1, keep: Sequence[str] = ()) -> dict[str, Tensor]:
-    """A fine-tune: every weight moved by `noise` times its own size in a random direction.
+    """A fine-tune: every weight moved by `noise` times its own size in a random direction; the noise schedule stays.
 
     keep: tensors whose names start so stay as they are (fine-tunes often share their text encoders).
     """
     generator = torch.Generator().manual_seed(seed)
-    return {n: t if n.startswith(tuple(keep)) else _moved(t, noise, generator) for n, t in tensors.items()}
+    still = (*SCHEDULE, *keep)
+    return {n: t if n.startswith(still) else _moved(t, noise, generator) for n, t in tensors.items()}
 
 
 def pruned(

@@ -70,6 +70,7 @@ def load_parts(base: Checkpoint, config: Path | None, dtype: torch.dtype) -> Par
             + " online once."
         ) from None
     for network in networks(pipe):
+        _check_complete(path, network)
         network.requires_grad_(False).eval()
         wanted = dtype if network is pipe.unet else torch.float32
         if next(network.parameters()).dtype != wanted:
@@ -98,6 +99,16 @@ def check_loaded(base: Checkpoint, pipe: Any, dtype: torch.dtype) -> None:
                 f"diffusers did not load the {component} of '{base.name}' from its file ({layer} has other weights): the installed"
                 " transformers or diffusers does not know how it was saved; update them, or give a single file."
             )
+
+
+def _check_complete(path: Path, network: Any) -> None:
+    """diffusers leaves weights that a single file has not without a value, and says nothing."""
+    empty = [name for name, parameter in network.named_parameters() if parameter.is_meta]
+    if empty:
+        raise LoraxError(
+            f"'{path.name}' has no '{empty[0]}' for the {type(network).__name__} that its configuration describes ({len(empty)} weights are"
+            " missing): give the diffusers folder of the same architecture with --config."
+        )
 
 
 def _take_in(network: Any) -> None:

@@ -54,12 +54,17 @@ def test_it_is_found_by_its_base_and_kind(page: WebPage) -> None:
 def test_cards_are_sorted(page: WebPage) -> None:
     page.tab("LoRA-X")
     shown = "[...document.querySelectorAll('#txt2img_lora-x_cards > .card')].map((card) => card.dataset.name)"
+    names = sorted(page.page.evaluate(shown))
+
+    def wait_for(order: list[str]) -> None:
+        """The WebUI sorts a moment after the click."""
+        page.page.wait_for_function(f"order => {shown}.join() === order.join()", arg=order)
+
     page.page.locator("#txt2img_lora-x_extra_sort_name").first.click()
-    first = page.page.evaluate(shown)
-    assert first == sorted(first)
-    page.page.locator("#txt2img_lora-x_extra_sort_dir").first.click()
-    assert page.page.evaluate(shown) == first[::-1]
-    page.page.locator("#txt2img_lora-x_extra_sort_dir").first.click()
+    wait_for(names)
+    for order in (names[::-1], names):
+        page.page.locator("#txt2img_lora-x_extra_sort_dir").first.click()
+        wait_for(order)
 
 
 def test_everything_is_done_with_the_keyboard(page: WebPage) -> None:
