@@ -49,6 +49,9 @@ def _columns(evaluation: Evaluation, source: Member, target: Member, style: str)
             if made.deltas is not None:
                 title = f"auto:\n{made.note}" if name == "auto" else name
                 yield title, samples(workshop, target, made.deltas, CAPTIONS)
+        distilled = evaluation.distilled((source, target), "lora", style, path)
+        if distilled.deltas is not None:
+            yield "distilled", samples(workshop, target, distilled.deltas, CAPTIONS)
         yield "trained\nthere", samples(workshop, target, own_deltas(workshop.adapter(target, "lora", style), pair.target), CAPTIONS)
     finally:
         pair.close()
