@@ -14,7 +14,7 @@ from lorax.layers import Component, LayerId
 from lorax.train.__main__ import main as train
 from tests.hosts import real_forge
 from tests.hosts.adapters import Adapters
-from tests.hosts.test_trained import PROMPT
+from tests.hosts.test_trained import PROMPT, check
 from tests.train.pictures import write_pictures
 
 KIND = "FORGE"
@@ -41,14 +41,8 @@ def test_a_file_of_the_command(bench: real_forge.RealForge, tmp_path: Path, monk
     words = [str(adapters.checkpoint("a")), str(pictures), "-o", str(out), "--config", str(config), "--export", str(lora), *said.split()]
     common = "--resolution 64 --steps 12 --warmup 1 --learning-rate 0.3 --sample-every 0 --device cpu --dtype fp32"
     assert train([*words, *common.split()]) == 0
-    for target in ("a", "b"):
-        adapters.export(name, "a", target)
-    bench.post("/lorax/v1/refresh")
-    for target in ("a", "b", "a"):
-        bench.switch(target)
-        ours = bench.picture(f"{PROMPT} <lorax:{name}:1>").pixels
-        assert ours != bench.picture(PROMPT).pixels
-        assert ours == bench.picture(f"{PROMPT} <lora:{name}-for-{target}:1>").pixels, target
+    check(bench, adapters, name)
+    ours = bench.picture(f"{PROMPT} <lorax:{name}:1>").pixels
     assert ours == bench.picture(f"{PROMPT} <lora:{name}-lora:1>").pixels, "of --export"
 
 
