@@ -29,6 +29,10 @@ WORDS = (
         "give a diffusers folder of the same architecture with --config, or be online once",
         "be online once, or give a diffusers folder of the same architecture on the command line",
     ),
+    (
+        "give the diffusers folder of the same architecture with --config",
+        "give the diffusers folder of the same architecture on the command line",
+    ),
     ("--source", "the source"),
     ("--force", "'Go on where refused'"),
 )
