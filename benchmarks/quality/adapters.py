@@ -58,14 +58,20 @@ def applied(unet: Any, deltas: Deltas, strength: float = 1.0) -> Iterator[None]:
     """The UNet with deltas added to its weights, for as long as the block runs."""
     before = {i: unet.get_submodule(i.path).weight.detach().clone() for i in deltas}
     try:
-        with torch.no_grad():
-            for i, delta in deltas.items():
-                unet.get_submodule(i.path).weight.add_(strength * delta.reshape(before[i].shape))
+        add(unet, deltas, strength)
         yield
     finally:
         with torch.no_grad():
             for i, weight in before.items():
                 unet.get_submodule(i.path).weight.copy_(weight)
+
+
+@torch.no_grad()
+def add(unet: Any, deltas: Deltas, strength: float = 1.0) -> None:
+    """Deltas into the UNet's weights, for good."""
+    for i, delta in deltas.items():
+        weight = unet.get_submodule(i.path).weight
+        weight.add_(strength * delta.reshape(weight.shape))
 
 
 def is_adapted(spec: LayerSpec) -> bool:

@@ -11,6 +11,7 @@ import torch
 
 from benchmarks.quality import shapes
 from benchmarks.quality.adapters import KINDS, Kind, applied, train_adapter
+from benchmarks.quality.aim import Aim
 from benchmarks.quality.bases import train_source
 from benchmarks.quality.columns import Pair, by_name, own_deltas
 from benchmarks.quality.cuts import CELL, KEEP, cut_blocks, cut_width, true_block
@@ -22,7 +23,7 @@ from benchmarks.quality.report import write_report
 from benchmarks.quality.rows import Relatedness, Results, Row
 from benchmarks.quality.stage import Stage
 from benchmarks.quality.tables import cell, difference, predictors, rank_correlation, recovered, table
-from lorax import LayerKind, open_checkpoint, read_adapter, relate
+from lorax import Component, LayerId, LayerKind, open_checkpoint, read_adapter, relate
 
 TINY = replace(CI, vae=1, source=2, independent=1, finetune=1, distil=1, adapter=2, base_pictures=64, style_pictures=64, held_out=32)
 
@@ -204,3 +205,19 @@ def test_training_lowers_the_loss(workshop: Workshop) -> None:
     losses: list[float] = []
     train_source(stage, shapes.SD, 3, pictures, 6, lambda step, steps, loss: losses.append(loss))
     assert losses[-1] < losses[0]
+
+
+def test_the_aim_is_the_sources_effect_upon_the_targets_own_prediction() -> None:
+    class Doubling(torch.nn.Module):
+        def __init__(self, weight: float) -> None:
+            super().__init__()
+            self.layer = torch.nn.Linear(1, 1, bias=False)
+            torch.nn.init.constant_(self.layer.weight, weight)
+
+        def forward(self, x: torch.Tensor, *, twice: bool) -> tuple[torch.Tensor]:
+            return ((2 if twice else 1) * self.layer(x),)
+
+    target, source, deltas = Doubling(10.0), Doubling(3.0), {LayerId(Component.UNET, "layer"): torch.tensor([[0.5]])}
+    (made,) = Aim(target, source, deltas)(torch.ones(1, 1), twice=True)
+    assert made.item() == 2 * (10.0 + 0.5)
+    assert (source.layer.weight.item(), target.layer.weight.item()) == (3.0, 10.0), "both are as they were"
