@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import os
 import sys
@@ -27,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else USAGE
     try:
-        code = _run(arguments)
+        code = _run(arguments, own_process=argv is None)
         sys.stdout.flush()
     except BrokenPipeError:
         return _reader_went_away()
@@ -36,12 +37,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
-def _run(arguments: Namespace) -> int:
+def _run(arguments: Namespace, own_process: bool) -> int:
     """Call the command's module, which is imported only now, so that ``--help`` needs no torch."""
     from lorax import Cancelled, LoraxError, NotTransferable
 
     try:
-        return int(importlib.import_module(arguments.module).run(arguments))
+        command = importlib.import_module(arguments.module)
+        if own_process:
+            gc.freeze()  # modules stay: to look through torch's objects again and again takes longer than to open a checkpoint
+        return int(command.run(arguments))
     except NotTransferable as error:
         return complain(str(error), REFUSED)
     except Cancelled as error:

@@ -161,20 +161,22 @@ def _check_metadata(metadata: object) -> dict[str, str]:
     return cast("dict[str, str]", metadata)
 
 
-def _is_count(value: object) -> bool:
-    return type(value) is int and value >= 0
+def _are_counts(values: object) -> bool:
+    """Whether it is a list of integers that are not negative (`True` is none)."""
+    return isinstance(values, list) and {int}.issuperset(map(type, values)) and min(values, default=0) >= 0
 
 
 def _check_entry(name: str, entry: Any) -> tuple[int, int, TensorInfo]:
     """(start, stop, info) of one header entry, offsets counted from the end of the header."""
     if not isinstance(entry, dict):
         raise ValueError(f"is damaged: the header entry of '{name}' is not an object")
-    dtype, shape, span = (cast("dict[str, Any]", entry).get(key) for key in ("dtype", "shape", "data_offsets"))
+    fields = cast("dict[str, Any]", entry)
+    dtype, shape, span = fields.get("dtype"), fields.get("shape"), fields.get("data_offsets")
     if not isinstance(dtype, str) or dtype not in BITS:
         raise ValueError(f"has tensor '{name}' of dtype {dtype!r}; expected one that safetensors knows, like F32, F16 or BF16")
-    if not isinstance(shape, list) or not all(_is_count(n) for n in shape):
+    if not _are_counts(shape):
         raise ValueError(f"is damaged: tensor '{name}' has shape {shape!r}")
-    if not isinstance(span, list) or len(span) != 2 or not all(_is_count(n) for n in span) or span[0] > span[1]:
+    if not _are_counts(span) or len(span) != 2 or span[0] > span[1]:
         raise ValueError(f"is damaged: tensor '{name}' has data_offsets {span!r}")
     info = TensorInfo(name, dtype, tuple(shape))
     if prod(shape) * BITS[dtype] != (span[1] - span[0]) * 8:

@@ -10,7 +10,15 @@ from enum import Enum
 from typing import Literal
 
 
-class Component(str, Enum):
+class _Word(str, Enum):
+    """Members that are their words, by str's own functions: Enum's are slow where thousands of layers are named."""
+
+    __str__ = str.__str__
+    __format__ = str.__format__
+    __hash__ = str.__hash__
+
+
+class Component(_Word):
     """A network of the pipeline that adapters can touch."""
 
     UNET = "unet"
@@ -19,20 +27,14 @@ class Component(str, Enum):
     TE2 = "te2"
     """SDXL's OpenCLIP-G."""
 
-    def __str__(self) -> str:
-        return self.value
 
-
-class LayerKind(str, Enum):
+class LayerKind(_Word):
     """What operation the layer's weight belongs to."""
 
     LINEAR = "linear"
     CONV = "conv"
     NORM = "norm"
     EMBEDDING = "embedding"
-
-    def __str__(self) -> str:
-        return self.value
 
 
 @dataclass(frozen=True, order=True)

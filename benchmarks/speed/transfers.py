@@ -71,11 +71,12 @@ def floor(path: Path, out: Path) -> float:
 
 
 CARRY = """
-import json, sys, time
+import gc, json, sys, time
 from pathlib import Path
 from lorax import (TransferSettings, Written, cached_bases, carry_out, default_folder, open_checkpoint, plan_transfer, read_adapter)
 source, target, out, method, *adapters = sys.argv[1:]
 seconds = []
+gc.freeze()  # as the command line does
 for path in adapters:
     start = time.perf_counter()
     with open_checkpoint(source) as a, open_checkpoint(target) as b:
