@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
-from typing import Any, cast
+from typing import Any, TypeGuard, cast
 
 import torch
 from torch import Tensor
@@ -161,7 +161,7 @@ def _check_metadata(metadata: object) -> dict[str, str]:
     return cast("dict[str, str]", metadata)
 
 
-def _are_counts(values: object) -> bool:
+def _are_counts(values: object) -> TypeGuard[list[int]]:
     """Whether it is a list of integers that are not negative (`True` is none)."""
     return isinstance(values, list) and {int}.issuperset(map(type, values)) and min(values, default=0) >= 0
 

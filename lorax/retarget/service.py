@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import threading
 import time
-from collections.abc import Callable, Generator, Hashable, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,28 +11,26 @@ from typing import Any
 import torch
 
 from lorax.adapter import Adapter
-from lorax.bases import VERSION as SPANS_VERSION
 from lorax.bases import default_bases
 from lorax.checkpoint import BaseHashes
 from lorax.device import free_unused, is_out_of_memory, resolve_device
 from lorax.digest import autov1_hash
-from lorax.errors import Cancelled, FileError, LoraxError, one_line
-from lorax.fileindex import FileIndex, stamp
+from lorax.errors import FileError, LoraxError, one_line
+from lorax.fileindex import FileIndex
 from lorax.formats import output_metadata, read_adapter, write_adapter
 from lorax.hosts.base import Carried, Forecast, KnownBase, RetargetOptions, Wish
 from lorax.library import Entry, Library
 from lorax.render import to_json
 from lorax.retarget.forecast import Forecasts, forecast_of, refusal
+from lorax.retarget.keys import job_digest, quick_key
 from lorax.retarget.source import Found, find_source
 from lorax.retarget.store import Store, told
+from lorax.retarget.turns import Turns
 from lorax.retarget.warming import PAUSE, Warmer
 from lorax.retarget.work import Done, Job, Relations, losses, planned, require_source, summarise, work
 from lorax.transfer.types import Progress, TransferSettings, no_progress
-from lorax.version import VERSION
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
-ALGORITHM = "2"
-"""Of what a transferred file holds: raise it when the same inputs give other tensors."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +56,7 @@ class Retargeter:
         self._spans = default_bases(folders.cache)
         self._relations = Relations(folder=folders.cache / "relations")
         self._remembered: dict[Hashable, Carried] = {}
-        self._lock = threading.Lock()
-        self._waiting: list[Hashable] = []
+        self._turns = Turns()
         self._warmer = Warmer(lambda wish, base, options, progress: self.carry(wish, base, options, progress, patient=True))
         self._forecasts = Forecasts(folders.cache / "forecasts.json", self._quick, self._foresee)
         self._idle: Callable[[], bool] = lambda: True
@@ -137,7 +130,7 @@ class Retargeter:
         progress: Progress = no_progress,
     ) -> dict[str, Any]:
         """Write the converter's file: the tensors that the host uses, in `dtype`, without what only the host needs."""
-        with self._turn((), False, progress):
+        with self._turns.taken((), False, progress):
             job = self._job(self._library.find(wish.name).path, wish, base, options, progress)
             done, _ = self._work(job, progress)
         modules, shapes = done.transferred.modules, done.transferred.shapes
@@ -150,34 +143,10 @@ class Retargeter:
         quick = quick_key(path, wish, base, options, self._known_bases())
         found = self._remembered.get(quick)
         if found is None or not found.path.is_file():
-            with self._turn(quick, patient, progress):
-                found = self._carry_once(path, wish, base, options, self._giving_way(progress, quick) if patient else progress)
+            with self._turns.taken(quick, patient, progress):
+                found = self._carry_once(path, wish, base, options, self._turns.giving_way(progress, quick) if patient else progress)
             self._remembered[quick] = found
         return replace(found, name=wish.name)
-
-    @contextmanager
-    def _turn(self, quick: Hashable, patient: bool, progress: Progress) -> Generator[None]:
-        """Hold the lock; while waiting for it `progress` is called, so that the user can stop."""
-        if not patient:
-            self._waiting.append(quick)
-        try:
-            while not self._lock.acquire(timeout=0.2):
-                progress("waiting for another transfer", 0, 1)
-        finally:
-            if not patient:
-                self._waiting.remove(quick)
-        try:
-            yield
-        finally:
-            self._lock.release()
-
-    def _giving_way(self, progress: Progress, quick: Hashable) -> Progress:
-        def checked(text: str, done: int, total: int) -> None:
-            if any(waiting != quick for waiting in self._waiting):
-                raise Cancelled("the background work gave way to a picture")
-            progress(text, done, total)
-
-        return checked
 
     def _carry_once(self, path: Path, wish: Wish, base: KnownBase, options: RetargetOptions, progress: Progress) -> Carried:
         job = self._job(path, wish, base, options, progress)
@@ -236,7 +205,7 @@ class Retargeter:
 
     def _foresee(self, wish: Wish, base: KnownBase, options: RetargetOptions, progress: Progress) -> Forecast:
         """The verdict of the plan; waits while the host is busy, and gives way to a picture that waits for an adapter."""
-        giving_way = self._giving_way(progress, "forecast")
+        giving_way = self._turns.giving_way(progress, "forecast")
 
         def waiting(text: str, done: int, total: int) -> None:
             giving_way(text, done, total)
@@ -245,7 +214,7 @@ class Retargeter:
                 giving_way(text, done, total)
 
         path = self._library.find(wish.name).path
-        with self._turn((), True, progress):
+        with self._turns.taken((), True, progress):
             try:
                 job = self._job(path, wish, base, options, waiting)
                 digest = job_digest(job, self._index.sha256(path))
@@ -286,29 +255,6 @@ def in_words_of_a_prompt(message: str) -> str:
     ):
         message = message.replace(option, words)
     return message
-
-
-def quick_key(path: Path, wish: Wish, base: KnownBase, options: RetargetOptions, bases: Sequence[KnownBase]) -> tuple[object, ...]:
-    """What decides about the result, without reading a file: equal keys are the same work."""
-    sidecar = path.with_suffix(".json")
-    beside = stamp(sidecar) if sidecar.is_file() else None
-    asked = wish.method, wish.k, wish.source
-    target = tuple(stamp(p) for p in (base.path, *base.beside))
-    return stamp(path), beside, asked, target, base.sha256, options, tuple((b.path, b.sha256) for b in bases)
-
-
-def job_digest(job: Job, adapter_sha256: str) -> str:
-    """Content key of a job's result. GPU and CPU differ in rounding and are kept apart."""
-    settings = asdict(job.settings) | {"device": job.settings.device.partition(":")[0]}
-    versions = VERSION, ALGORITHM, SPANS_VERSION
-    content = {
-        "versions": versions,
-        "adapter": adapter_sha256,
-        "target": job.target_sha256,
-        "source": job.source_sha256,
-        "settings": settings,
-    } | ({"beside": job.beside_sha256} if job.beside_sha256 else {})
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def metadata_of(job: Job, done: Done, stem: str) -> dict[str, str]:

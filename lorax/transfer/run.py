@@ -21,7 +21,7 @@ from lorax.formats.fingerprint import FingerprintCheck
 from lorax.layers import Layer, LayerId
 from lorax.linalg import Factors, energy, factorise, flatten_weight, measure_together
 from lorax.spectral import Span
-from lorax.transfer.plan import require_transferable
+from lorax.transfer.checks import require_transferable
 from lorax.transfer.types import (
     DEFAULT_OUT_ENERGY,
     DEFAULT_OUT_RANK,

@@ -28,7 +28,7 @@ from lorax.train.distill.points import Points, convert_change, draw_noise, make_
 from lorax.train.distill.space import check_predictions, check_same_space, read_latent_space
 from lorax.train.distill.start import source_deltas
 from lorax.train.packages import require_packages
-from lorax.transfer.plan import check_families, check_made_for
+from lorax.transfer.checks import check_families, check_made_for
 from lorax.transfer.types import Progress, no_progress
 
 POINTS = 4

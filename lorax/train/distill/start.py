@@ -17,7 +17,9 @@ from lorax.layers import Component, LayerId, LayerKind
 from lorax.linalg import Factors
 from lorax.structure.names import kohya_name
 from lorax.train.distill.settings import DEFAULT_RANK, LARGEST_RANK, DistillSettings
-from lorax.transfer.plan import check_families, check_made_for, check_not_retargeted, filtered, plan_transfer, selects
+from lorax.transfer.checks import check_families, check_made_for, check_not_retargeted
+from lorax.transfer.decide import filtered, selects
+from lorax.transfer.plan import plan_transfer
 from lorax.transfer.run import run_plan, source_delta
 from lorax.transfer.types import DEFAULT_MIN_SIMILARITY, Progress, TransferSettings
 
