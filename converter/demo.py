@@ -28,6 +28,7 @@ from lorax import (
     plan_transfer,
     read_adapter,
     relate,
+    share_to_text,
     to_json,
     to_svg,
     write_text,
@@ -137,7 +138,7 @@ def table(carried: list[Carried]) -> str:
             c.report.plan.method,
             c.report.plan.verdict,
             f"{c.report.modules_out}/{c.report.modules_in}",
-            "–" if c.report.energy_kept is None else f"{c.report.energy_kept:.1%}",
+            share_to_text(c.report.energy_kept),
         )
         for c in carried
     ]

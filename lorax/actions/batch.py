@@ -19,7 +19,7 @@ from lorax.digest import sha256_file
 from lorax.errors import Cancelled, FileError, LoraxError, NotTransferable, WouldOverwrite
 from lorax.formats import read_adapter
 from lorax.layers import LayerId
-from lorax.render import to_html
+from lorax.render import share_to_text, to_html
 from lorax.safefile import open_tensors, write_text
 from lorax.transfer.kept import related
 from lorax.transfer.plan import plan_transfer
@@ -66,7 +66,7 @@ class Row:
 
     @property
     def energy(self) -> str:
-        return "–" if self.energy_kept is None else f"{self.energy_kept:.1%}"
+        return share_to_text(self.energy_kept)
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)

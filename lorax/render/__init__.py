@@ -11,6 +11,7 @@ from lorax.render.outcomes import bake_to_json, bake_to_text, reformed_to_json, 
 from lorax.render.picture import to_svg
 from lorax.render.similarity import similarity_to_html, similarity_to_json, similarity_to_markdown, similarity_to_text
 from lorax.render.terminal import plan_to_text, to_text
+from lorax.render.words import share_to_text
 
 __all__ = [
     "adapter_to_json",
@@ -23,6 +24,7 @@ __all__ = [
     "plan_to_text",
     "reformed_to_json",
     "reformed_to_text",
+    "share_to_text",
     "similarity_to_html",
     "similarity_to_json",
     "similarity_to_markdown",

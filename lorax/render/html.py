@@ -69,7 +69,7 @@ def _numbers(report: TransferReport) -> Markup:
     plan = report.plan
     shown = [
         tile(f"{report.modules_out} of {report.modules_in}", "modules carried", words.EXPLAIN_CARRIED),
-        tile(words.share(report.energy_kept), "energy kept", words.EXPLAIN_ENERGY),
+        tile(words.share_to_text(report.energy_kept), "energy kept", words.EXPLAIN_ENERGY),
     ]
     typical = words.typical_similarity(plan.decisions)
     if typical:
@@ -152,7 +152,7 @@ def all_layers(report: TransferReport) -> Markup:
             words.number(d.score.similarity_left),
             words.number(d.score.similarity_right),
             words.number(d.score.cosine),
-            words.share(r.energy_kept) if r else "–",
+            words.share_to_text(r.energy_kept) if r else "–",
             str(r.rank) if r else "–",
         )
         for d, r in words.pairs(report)

@@ -53,7 +53,7 @@ def _numbers(report: TransferReport) -> list[tuple[str, str]]:
         ("source base", plan.source_name or "not given"),
         ("target base", plan.target_name),
         ("modules carried", f"{report.modules_out} of {report.modules_in}"),
-        ("energy kept", words.share(report.energy_kept)),
+        ("energy kept", words.share_to_text(report.energy_kept)),
     ]
     typical = words.typical_similarity(plan.decisions)
     if typical:

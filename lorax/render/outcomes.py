@@ -40,7 +40,7 @@ def reformed_to_text(made: Reformed, action: str, output: str) -> str:
         [
             ("form", _form(made, action)),
             ("modules", str(len(made.changes))),
-            ("energy kept", words.share(made.energy_kept)),
+            ("energy kept", words.share_to_text(made.energy_kept)),
             *(("warning", line) for line in warnings(made, action)),
             *(("left out", f"{module}: {reason}") for module, reason in made.left_out[:SHOWN]),
             *([("left out", f"{words.count(more, 'more module')} (see --json)")] if more > 0 else []),
@@ -59,7 +59,7 @@ def warnings(made: Reformed, action: str) -> list[str]:
         if action == "export"
         else "a LoRA-X adapter that is trained as one loses nothing, so train one rather than convert"
     )
-    return [f"{words.share(1 - kept)} of the adapter's energy is lost, so the new file will not act like the old one; {way_out}"]
+    return [f"{words.share_to_text(1 - kept)} of the adapter's energy is lost, so the new file will not act like the old one; {way_out}"]
 
 
 def bake_to_json(report: BakeReport) -> dict[str, Any]:
@@ -83,7 +83,7 @@ def bake_to_text(report: BakeReport) -> str:
             lines.append(("left out", f"{len(missing) - SHOWN} more (see --json)"))
     lines.append(("tensors", f"{report.changed} of {report.tensors} changed"))
     if report.rounding > 0:
-        lines.append(("rounding", f"{words.share(report.rounding)} of the change's energy is noise of the stored precision"))
+        lines.append(("rounding", f"{words.share_to_text(report.rounding)} of the change's energy is noise of the stored precision"))
     lines += [("note", note) for note in report.notes]
     return columns([*lines, ("time", words.duration(report.seconds)), ("wrote", report.output)])
 

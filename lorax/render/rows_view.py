@@ -48,6 +48,6 @@ def rows_view(rows: Sequence[BatchRow], expected: int) -> str:
 def _row(row: BatchRow) -> Markup:
     verdict = words.VERDICTS[row.verdict][0] if row.verdict in words.VERDICTS else "–"
     cells = [row.adapter, row.target, tag("span", row.state, class_=f"chip {TONES.get(row.state, 'plain')}"), verdict, row.modules]
-    cells += [words.share(row.energy_kept), words.duration(row.seconds) if row.seconds else "–"]
+    cells += [words.share_to_text(row.energy_kept), words.duration(row.seconds) if row.seconds else "–"]
     line = tag("tr", *(tag("td", cell) for cell in cells), class_="follows" if row.message else None)
     return join(line, tag("tr", tag("td", row.message, class_="long soft small", colspan=len(HEAD))) if row.message else "")

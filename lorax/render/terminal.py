@@ -19,7 +19,7 @@ def to_text(report: TransferReport) -> str:
     lines = [
         *_opening(plan),
         ("modules", f"{report.modules_out} of {report.modules_in} written"),
-        ("energy kept", words.share(report.energy_kept)),
+        ("energy kept", words.share_to_text(report.energy_kept)),
         *_likeness(plan),
         *_left_out(plan),
         *_unmatched(report.unmatched),

@@ -76,7 +76,7 @@ def _written(report: TransferReport) -> str:
 def _numbers(report: TransferReport) -> Markup:
     plan = report.plan
     count = report.modules_out if report.results else len(plan.placed)
-    kept = words.share(report.energy_kept) if report.results else "–"
+    kept = words.share_to_text(report.energy_kept) if report.results else "–"
     shown = [
         tile(f"{count} of {plan.modules_in}", "modules placed", words.EXPLAIN_CARRIED),
         tile(kept, "energy kept", words.EXPLAIN_ENERGY if report.results else "Projections take time: the run will tell."),

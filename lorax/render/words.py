@@ -69,7 +69,7 @@ def verdict(plan: TransferPlan) -> tuple[str, str, str]:
     return VERDICTS.get(plan.verdict, (plan.verdict, "plain", ""))
 
 
-def share(value: float | None) -> str:
+def share_to_text(value: float | None) -> str:
     """A share as per cent, never rounded up to a full hundred: 0.99996 → ``99.9 %``."""
     if value is None or not math.isfinite(value):
         return "–"
@@ -174,7 +174,7 @@ def describe(layer: LayerDecision, result: LayerResult | None) -> str:
     if score.similarity is not None:
         parts.append(f"similarity {number(score.similarity_left)} left, {number(score.similarity_right)} right")
     if result is not None and layer.action != "skip":
-        parts.append(f"energy kept {share(result.energy_kept)}, rank {result.rank}")
+        parts.append(f"energy kept {share_to_text(result.energy_kept)}, rank {result.rank}")
     return "\n".join(parts)
 
 
@@ -186,7 +186,7 @@ def setting_rows(settings: TransferSettings) -> tuple[tuple[str, str], ...]:
         ("method", settings.method),
         ("basis rank k", str(settings.k) if settings.k else "the adapter's own, else the default"),
         ("written rank r", f"at most {settings.out_rank}" if settings.out_rank else "as the adapter has it, else the default"),
-        ("energy to keep", share(settings.out_energy) if settings.out_energy else "default"),
+        ("energy to keep", share_to_text(settings.out_energy) if settings.out_energy else "default"),
         ("similarity gate", number(gate) if gate is not None else "default"),
         ("only", ", ".join(settings.only) or "everything"),
         ("skip", ", ".join(settings.skip) or "nothing"),
@@ -214,4 +214,4 @@ def sentence(text: str) -> str:
 
 def brief(report: TransferReport) -> str:
     """How much was carried, in a few words."""
-    return f"{report.modules_out} of {count(report.modules_in, 'module')} · energy kept {share(report.energy_kept)}"
+    return f"{report.modules_out} of {count(report.modules_in, 'module')} · energy kept {share_to_text(report.energy_kept)}"

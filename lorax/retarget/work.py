@@ -15,6 +15,7 @@ from lorax.errors import NotTransferable, SourceNeeded
 from lorax.formats import read_adapter
 from lorax.hosts.base import KnownBase
 from lorax.layers import LayerId
+from lorax.render import share_to_text
 from lorax.retarget.hosted import Hosted, hosted
 from lorax.structure import Arch
 from lorax.transfer.kept import related
@@ -150,7 +151,7 @@ def summarise(job: Job, report: TransferReport) -> str:
     plan, kept = report.plan, report.energy_kept
     done = {"align": "aligned", "copy": "copied", "project": "projected", "mixed": "copied and projected"}.get(plan.method, plan.method)
     source = f"from {job.source.name} ({job.source_reason})" if job.source else f"({job.source_reason})"
-    energy = "" if kept is None else f", {kept:.0%} of the energy"
+    energy = "" if kept is None else f", {share_to_text(kept)} of the energy"
     return (
         f"{plan.adapter_name}: {done} {source} to {job.target.name}, {report.modules_out} of {report.modules_in} layers{energy}; "
         f"{plan.verdict}: {plan.verdict_reason}"

@@ -25,7 +25,7 @@ from lorax.transfer.types import UnitMatch
     ],
 )
 def test_a_share_is_never_rounded_up_to_all(value: float | None, text: str) -> None:
-    assert words.share(value) == text
+    assert words.share_to_text(value) == text
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0.04, "0.0 s"), (9.94, "9.9 s"), (9.99, "10 s"), (59.6, "1 min 00 s"), (185, "3 min 05 s")])
