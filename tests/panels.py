@@ -31,6 +31,28 @@ def panel(page: Any, name: str) -> Any:
     return page.locator("#lorax_panels button").filter(has_text=name).first
 
 
+def look_again(page: Any) -> None:
+    """The lists are those of when the page was made."""
+    with page.expect_response(re.compile("/run/predict|/api/predict|/queue/")):
+        page.click("#lorax_refresh")
+    page.wait_for_timeout(500)
+
+
+def show(page: Any, name: str) -> None:
+    """Open a panel."""
+    panel(page, name).click()
+    page.locator(f"#lorax_{name.lower()}_start:visible").wait_for()
+
+
+def choose_transfer(page: Any, adapter: str, *targets: str) -> None:
+    """In the transfer panel, checkpoints by name without suffix."""
+    show(page, "Transfer")
+    choose(page, "lorax_transfer_adapter", adapter)
+    empty(page, "lorax_transfer_targets")
+    for target in targets:
+        choose(page, "lorax_transfer_targets", f"{target}.safetensors")
+
+
 def wait_for(page: Any, element: str, text: str | re.Pattern[str], patience: float | None = None) -> None:
     """Until the element holds the text. patience: milliseconds."""
     page.locator(f"#{element}").filter(has_text=text).first.wait_for(timeout=patience)  # gradio 3 gives two elements the id

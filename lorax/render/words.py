@@ -28,7 +28,8 @@ VERDICTS: Mapping[str, tuple[str, str, str]] = {
     "not transferable": (
         "Not transferable by weights",
         "bad",
-        "The bases share too little where this adapter acts; whatever is written is an experiment.",
+        "The bases share too little where this adapter acts: what weights alone write is an experiment. Distillation (training on the "
+        "models' own samples) may still carry its effect.",
     ),
 }
 """Verdict → (headline, tone, one sentence)."""

@@ -14,9 +14,16 @@ from lorax.ui.wording import in_words_of_a_page
 Work = Callable[[Progress], Iterator[Any]]
 """Yields what is known so far; the last is the result. Raises LoraxError."""
 
-PHASES = ("hash of", "matching blocks", "comparing the two bases", "transferring", "hashing the target")
-"""Texts of the library's progress in their order, and what share of a transfer is done when each begins."""
-STARTS = (0.0, 0.05, 0.2, 0.6, 0.9, 1.0)
+PHASES = {
+    "reading": (0.0, 0.05),
+    "matching blocks": (0.05, 0.2),
+    "comparing the two bases": (0.2, 0.5),
+    "comparing channels": (0.5, 0.55),
+    "aligning channels": (0.55, 0.6),
+    "transferring": (0.6, 0.9),
+    "hashing the target": (0.9, 1.0),
+}
+"""How texts of the library's progress begin, and what share of a transfer is done when each begins and ends."""
 
 
 class Estimate:
@@ -33,9 +40,8 @@ class Estimate:
             counted, _, phase = text[1:].partition("] ")
             part, parts = int(counted.partition("/")[0]) - 1, int(counted.partition("/")[2])
         within = done / total if total else 0.0
-        known = next((i for i, name in enumerate(PHASES) if name in phase), None)
-        if known is not None:
-            within = STARTS[known] + within * (STARTS[known + 1] - STARTS[known])
+        begins, ends = next((span for name, span in PHASES.items() if phase.startswith(name)), (0.0, 1.0))
+        within = begins + within * (ends - begins)
         self.text = one_line(text)
         self.share = max(self.share, min(1.0, (part + within) / parts))
 

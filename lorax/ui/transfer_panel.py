@@ -43,7 +43,7 @@ def add(place: Workplace, transfers: Transfers, runner: Runner) -> Part:
             )
             options = fields(place, "transfer")
             shown = controls("transfer", "Transfer")
-            with gr.Accordion("Distill: where the verdict is weak", open=False, elem_id="lorax_distill"):
+            with gr.Accordion("Distill: where weights alone do not carry it", open=False, elem_id="lorax_distill"):
                 gr.Markdown(DISTILL)
                 steps = gr.Number(value=100, precision=0, minimum=1, label="Training steps", info="More take longer and get nearer.")
                 training = controls("distill", "Distill")
@@ -66,7 +66,7 @@ def add(place: Workplace, transfers: Transfers, runner: Runner) -> Part:
             raise LoraxError("distillation takes one target checkpoint at a time: choose one")
         found = options_from(*values, device=place.host.options().device)
         for view, written in distil(transfers, name, origin, chosen[0], found, int(count or 0), progress):
-            yield view, gr.update(value=downloadable(written), visible=True)
+            yield view, gr.update(value=downloadable(written), visible=bool(written))
 
     inputs = [adapter, source, targets, *options]
     method, rank, out_rank, gate, _, only, skip, *_ = options

@@ -33,6 +33,8 @@ WORDS = (
         "give the diffusers folder of the same architecture with --config",
         "give the diffusers folder of the same architecture on the command line",
     ),
+    ("--resume goes on from there", "'Distill' goes on from there as long as nothing else is changed"),
+    ("start without --resume", "start anew"),
     ("--source", "the source"),
     ("--force", "'Go on where refused'"),
 )

@@ -55,6 +55,7 @@ class RealA1111:
 
     started = True
     kind = "A1111"
+    data = "LORAX_A1111_DATA"
 
     def __init__(
         self,
@@ -67,7 +68,7 @@ class RealA1111:
     ) -> None:
         """page: with the page, without which the UI cannot be reloaded. auth: ``user:password`` for every request."""
         self.auth = auth
-        self.folder = Path(tempfile.mkdtemp(prefix="lorax-a1111-", dir=os.environ.get("LORAX_A1111_DATA")))
+        self.folder = Path(tempfile.mkdtemp(prefix="lorax-a1111-", dir=os.environ.get(self.data)))
         self.models = self.folder / "models"
         self._fill(dict(CONFIG) | dict(config or {}), extension)
         self.checkpoints = tuple(sorted(p.stem for p in (self.models / "Stable-diffusion").glob("*.safetensors")))

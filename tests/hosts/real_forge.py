@@ -23,6 +23,9 @@ from typing import Any
 
 from safetensors.torch import load_file, save_file
 
+from converter.samples import Widths, diffusers_config
+from lorax.checkpoint import open_checkpoint
+from lorax.layers import Component, LayerId
 from tests.hosts.bench import Picture
 from tests.hosts.real_a1111 import PROBE, ROOT, RealA1111
 
@@ -47,8 +50,24 @@ def why_not(kind: str = "FORGE") -> str:
     return ""
 
 
+def sd1_config(kind: str = "FORGE") -> Path:
+    """The diffusers folder, without weights, that it builds SD1 by."""
+    return Path(os.environ[f"LORAX_{kind}"]) / "backend" / "huggingface" / "runwayml" / "stable-diffusion-v1-5"
+
+
+def unet_config(checkpoint: Path, sample_size: int) -> dict[str, Any]:
+    """How diffusers builds the UNet of a checkpoint of SD1's width, by its own blocks. sample_size: the side of its latents."""
+    with open_checkpoint(checkpoint) as base:
+        assert base.arch.unet is not None
+        firsts = [LayerId(Component.UNET, f"down_blocks.{i}.resnets.0.conv1") for i in range(len(base.arch.unet.down))]
+        widths = Widths(channels=tuple(base.layers[i].out_features for i in firsts), text1=768, text2=768, heads=8, vocabulary=49408)
+        return {**diffusers_config(base.arch, widths), "attention_head_dim": 8, "sample_size": sample_size}
+
+
 class RealForge(RealA1111):
     """A Forge of its own process and data folder; it is asked in the same way as AUTOMATIC1111's WebUI."""
+
+    data = "LORAX_FORGE_DATA"
 
     def __init__(self, kind: str = "FORGE", **options: Any) -> None:
         self.kind = kind

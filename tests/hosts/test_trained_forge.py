@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from converter.samples import Widths, diffusers_config
-from lorax.checkpoint import open_checkpoint
-from lorax.layers import Component, LayerId
 from lorax.train.__main__ import main as train
 from tests.hosts import real_forge
 from tests.hosts.adapters import Adapters
@@ -54,17 +50,12 @@ def write_config(checkpoint: Path, folder: Path) -> Path:
     from diffusers.schedulers.scheduling_ddim import DDIMScheduler
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-    hub = Path(os.environ["LORAX_FORGE"]) / "backend" / "huggingface" / "runwayml" / "stable-diffusion-v1-5"
-    with open_checkpoint(checkpoint) as base:
-        assert base.arch.unet is not None
-        firsts = [LayerId(Component.UNET, f"down_blocks.{i}.resnets.0.conv1") for i in range(len(base.arch.unet.down))]
-        widths = Widths(channels=tuple(base.layers[i].out_features for i in firsts), text1=768, text2=768, heads=8, vocabulary=49408)
-        unet = {**diffusers_config(base.arch, widths), "attention_head_dim": 8, "sample_size": 64}
+    hub = real_forge.sd1_config()
     StableDiffusionPipeline(
         vae=AutoencoderKL.from_config(AutoencoderKL.load_config(str(hub / "vae"))),
         text_encoder=CLIPTextModel(CLIPTextConfig.from_pretrained(str(hub / "text_encoder"))),
         tokenizer=CLIPTokenizer.from_pretrained(str(hub / "tokenizer")),
-        unet=UNet2DConditionModel(**unet),
+        unet=UNet2DConditionModel(**real_forge.unet_config(checkpoint, 64)),
         scheduler=DDIMScheduler.from_config(DDIMScheduler.load_config(str(hub / "scheduler"))),
         safety_checker=None,
         feature_extractor=None,

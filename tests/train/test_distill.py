@@ -6,6 +6,7 @@ import json
 import shutil
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from lorax.errors import Cancelled, LoraxError, NotTransferable
 from lorax.formats import read_adapter, write_adapter
 from lorax.linalg import Factors
 from lorax.safefile import open_tensors, write_safetensors
-from lorax.train.distill import DistillSettings, distill, open_job, own_samples, state_folder
+from lorax.train.distill import DistillSettings, can_resume, distill, open_job, own_samples, state_folder
 from lorax.train.distill import run as running
 from lorax.train.distill.branches import attached
 from lorax.train.distill.denoiser import loaded
@@ -121,6 +122,21 @@ def shown_by_file(path: Path, target: Path, points: Any, prompts: tuple[str, ...
     return float((change - effect).square().sum() / effect.square().sum())
 
 
+def test_a_run_that_does_not_resume_begins_anew(sd1: Path, tmp_path: Path) -> None:
+    """Whatever a run that was stopped has left, and with another rank."""
+    out, seen = tmp_path / "ink.safetensors", list[int]()
+    files, settings = (sd1 / "ink.safetensors", sd1 / "source", sd1 / "target"), DistillSettings(**SMALL, steps=4, device="cpu")
+    assert not can_resume(*files, out, settings)
+    with pytest.raises(Cancelled, match="training step 2 of 4"):
+        distill(*files, out, settings, on_step=lambda step, steps, loss: seen.append(step), cancelled=lambda: len(seen) == 2)
+    assert can_resume(*files, out, settings)
+    other = replace(settings, steps=3, rank=5)
+    assert not can_resume(*files, out, other)
+    report = distill(*files, out, other, on_step=lambda step, steps, loss: seen.append(step))
+    assert seen == [1, 2, 1, 2, 3]
+    assert report.rank == 5
+
+
 def test_a_resumed_run_is_the_run_that_was_not_stopped(sd1: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, parts = tmp_path / "whole.safetensors", tmp_path / "parts.safetensors"
     report = go(sd1, whole)
@@ -131,7 +147,7 @@ def test_a_resumed_run_is_the_run_that_was_not_stopped(sd1: Path, tmp_path: Path
     with pytest.raises(Cancelled, match="training step 2 of 4; --resume"):
         distill(*files, parts, settings, on_step=lambda step, steps, loss: seen.append(step), cancelled=lambda: len(seen) == 2)
     assert not parts.exists()
-    assert {p.name for p in state_folder(parts).iterdir()} == {"points.safetensors", "training.pt"}
+    assert {p.name for p in state_folder(parts).iterdir()} == {"points.state", "training.state"}
     with pytest.raises(LoraxError, match="had learning_rate"):
         go(sd1, parts, resume=True, learning_rate=0.5)
     again = go(sd1, parts, resume=True)

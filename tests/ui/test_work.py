@@ -50,9 +50,11 @@ def test_an_error_in_a_job_is_one_line() -> None:
 def test_an_estimate_only_grows() -> None:
     estimate, shares = Estimate(), []
     for text, done in (
+        ("reading a.safetensors", 10),
         ("matching blocks: reading the source", 5),
         ("matching blocks: reading the target", 1),
         ("comparing the two bases", 5),
+        ("aligning channels", 10),
         ("transferring", 5),
         ("[2/2] matching blocks: reading the source", 0),
         ("[2/2] transferring", 9),
@@ -60,10 +62,10 @@ def test_an_estimate_only_grows() -> None:
         estimate(text, done, 10)
         shares.append(estimate.share)
     assert shares == sorted(shares)
-    assert shares[0] < 0.2 < shares[3] < 0.9 < shares[-1] <= 1.0
+    assert shares[0] < shares[1] < 0.2 < shares[4] < shares[5] < 0.9 < shares[-1] <= 1.0
 
 
-TRAINING = ("--steps", "--samples", "--prompts", "--learning-rate", "--precision", "--config")
+TRAINING = ("--resume", "--steps", "--samples", "--prompts", "--learning-rate", "--precision", "--config")
 
 
 @pytest.mark.parametrize("option", ["--force", "--source", "--checkpoints DIR", "--only", "--device cpu", "-o", *TRAINING])

@@ -10,7 +10,7 @@ from lorax.train.distill.job import Job, check_paths, open_job
 from lorax.train.distill.measure import effect_cosine, missed_share, relative_strength
 from lorax.train.distill.prompts import read_prompts
 from lorax.train.distill.report import DistillReport, distill_to_html, distill_to_json, distill_to_markdown, distill_to_text
-from lorax.train.distill.run import distill
+from lorax.train.distill.run import can_resume, distill
 from lorax.train.distill.settings import DistillSettings, state_folder
 from lorax.train.packages import require_packages
 
@@ -18,6 +18,7 @@ __all__ = [
     "DistillReport",
     "DistillSettings",
     "Job",
+    "can_resume",
     "check_paths",
     "distill",
     "distill_to_html",

@@ -31,7 +31,8 @@ from lorax.train.distill.student import Student
 from lorax.train.packages import require_packages
 from lorax.transfer.types import Progress, no_progress
 
-_POINTS, _LEARNING = "points.safetensors", "training.pt"
+_POINTS, _LEARNING = "points.state", "training.state"
+"""Of no suffix that an adapter may have: the folder may lie among those of a WebUI."""
 
 
 def distill(
@@ -132,6 +133,7 @@ def _train(job: Job, output: Path, points: Points, start: Start, ticker: Ticker,
             tick = ticker.phase("asking the target", -(-len(points) // settings.batch_size))
             base = predict_points(model, points, range(len(points)), job.prompts, plain, settings.batch_size, tick)
             points = replace(points, base=base)
+            forget_state(output)  # of a run that this one does not go on from
             folder.mkdir(exist_ok=True)
             points.save(folder / _POINTS, {"bound": json.dumps(job.bound(), sort_keys=True)})
         chosen = trained_layers(job.adapter, job.wanted, start, job.target, settings)
@@ -245,6 +247,16 @@ def _resumed(job: Job, output: Path) -> Points:
             f"the run to resume had {changed} = {before.get(changed)}, now it is {now[changed]}: give the same, or start without --resume."
         )
     return points
+
+
+def can_resume(adapter: str | Path, source: str | Path, target: str | Path, output: Path, settings: DistillSettings) -> bool:
+    """Whether a run that was stopped in training left a state that one with these settings can go on from."""
+    if not state_folder(output).is_dir():
+        return False
+    with open_job(adapter, source, target, settings) as job, contextlib.suppress(LoraxError):
+        _resumed(job, output)
+        return True
+    return False
 
 
 def forget_state(output: Path) -> None:

@@ -11,6 +11,7 @@ from tests.hosts import browser, real_a1111, real_forge
 from tests.hosts.adapters import Adapters, write_random, write_sigma
 from tests.hosts.browser import WebPage
 from tests.hosts.page.strangers import write_evil, write_stray
+from tests.panels import look_again
 
 HOSTS: dict[str, tuple[Callable[[], str], Callable[..., Any]]] = {
     "a1111": (real_a1111.why_not, real_a1111.RealA1111),
@@ -72,6 +73,16 @@ def page(opened: WebPage, host: Any, request: pytest.FixtureRequest) -> Iterator
     opened.top("txt2img")  # elsewhere AUTOMATIC1111's own page stumbles over Escape
     opened.page.keyboard.press("Escape")
     assert opened.errors == []
+
+
+@pytest.fixture
+def tab(page: WebPage) -> Iterator[WebPage]:
+    """The page with our tab open."""
+    page.top("LoRA-X")
+    page.page.wait_for_selector("#lorax_panels")
+    look_again(page.page)
+    yield page
+    page.top("txt2img")
 
 
 @pytest.fixture

@@ -3,53 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from tests.hosts.adapters import Adapters, write_sigma
 from tests.hosts.browser import WebPage
 from tests.hosts.page.strangers import EVIL
-from tests.panels import choose, empty, panel, taken, wait_for, wait_for_preview
-
-
-@pytest.fixture
-def tab(page: WebPage) -> Iterator[WebPage]:
-    """The page with our tab open."""
-    page.top("LoRA-X")
-    page.page.wait_for_selector("#lorax_panels")
-    look_again(page)
-    yield page
-    page.top("txt2img")
-
-
-def look_again(tab: WebPage) -> None:
-    """The lists are those of when the page was made."""
-    with tab.page.expect_response(re.compile("/run/predict|/api/predict|/queue/")):
-        tab.page.click("#lorax_refresh")
-    tab.page.wait_for_timeout(500)
-
-
-def show(tab: WebPage, name: str) -> None:
-    panel(tab.page, name).click()
-    tab.page.locator(f"#lorax_{name.lower()}_start:visible").wait_for()
-
-
-def chosen(tab: WebPage, adapter: str, *targets: str) -> None:
-    """In the transfer panel."""
-    show(tab, "Transfer")
-    choose(tab.page, "lorax_transfer_adapter", adapter)
-    empty(tab.page, "lorax_transfer_targets")
-    for target in targets:
-        choose(tab.page, "lorax_transfer_targets", f"{target}.safetensors")
+from tests.panels import choose, choose_transfer, empty, look_again, panel, show, taken, wait_for, wait_for_preview
 
 
 def test_a_transfer_is_seen_before_it_is_made_and_has_a_card_at_once(tab: WebPage, host: Any, written: list[str]) -> None:
     result = host.models / "Lora" / "plain-b.safetensors"
     written.append(result.stem)
-    chosen(tab, "plain", "b")
+    choose_transfer(tab.page, "plain", "b")
     wait_for(tab.page, "lorax_transfer_result", "What would be done")
     wait_for(tab.page, "lorax_transfer_result", "Source found: a.safetensors")
     wait_for_preview(tab.page)
@@ -80,7 +46,7 @@ def test_cancel_stops_between_layers_and_leaves_nothing_half_written(tab: WebPag
     before = set(folder.iterdir())
     targets = [name for name in ("a", "same_a", "b", "same_b") if name in host.checkpoints or name == "same_a"]
     written += [f"sigma-{target}" for target in targets]
-    chosen(tab, "sigma", *targets)
+    choose_transfer(tab.page, "sigma", *targets)
     tab.page.click("#lorax_transfer_start")
     tab.page.locator("#lorax_panel_transfer .progressDiv").filter(has_text="%").first.wait_for()
     tab.picture("transfer-progress")
@@ -96,7 +62,7 @@ def test_cancel_stops_between_layers_and_leaves_nothing_half_written(tab: WebPag
 
 
 def test_a_wish_without_an_adapter_is_one_line(tab: WebPage) -> None:
-    show(tab, "Compare")
+    show(tab.page, "Compare")
     empty(tab.page, "lorax_compare_names")
     tab.page.click("#lorax_compare_start")
     wait_for(tab.page, "lorax_compare_message", "Not done. choose two checkpoints to compare")
@@ -107,7 +73,7 @@ def test_one_failure_does_not_stop_a_batch(tab: WebPage, host: Any, written: lis
     written += ["sigma-b", "plain-b"]
     theirs = host.models / "Lora" / "sigma-b.safetensors"
     theirs.write_bytes(b"somebody's")
-    show(tab, "Batch")
+    show(tab.page, "Batch")
     for name in ("stray", "sigma", "plain"):
         choose(tab.page, "lorax_batch_adapters", name)
     choose(tab.page, "lorax_batch_targets", "b.safetensors")
@@ -126,7 +92,7 @@ def test_one_failure_does_not_stop_a_batch(tab: WebPage, host: Any, written: lis
 
 
 def test_two_checkpoints_are_compared_in_pictures_and_three_in_a_table(tab: WebPage) -> None:
-    show(tab, "Compare")
+    show(tab.page, "Compare")
     empty(tab.page, "lorax_compare_names")
     for name in ("a", "b"):
         choose(tab.page, "lorax_compare_names", f"{name}.safetensors")
@@ -146,7 +112,7 @@ def test_two_checkpoints_are_compared_in_pictures_and_three_in_a_table(tab: WebP
 
 
 def test_a_file_tells_what_it_is_and_its_markup_is_text(tab: WebPage) -> None:
-    show(tab, "Inspect")
+    show(tab.page, "Inspect")
     choose(tab.page, "lorax_inspect_name", "adapter: evil")
     tab.page.click("#lorax_inspect_start")
     wait_for(tab.page, "lorax_inspect_result", EVIL)
@@ -159,7 +125,7 @@ def test_a_file_tells_what_it_is_and_its_markup_is_text(tab: WebPage) -> None:
 
 
 def test_a_comparison_is_started_with_the_keyboard_alone(tab: WebPage) -> None:
-    show(tab, "Compare")
+    show(tab.page, "Compare")
     empty(tab.page, "lorax_compare_names")
     panel(tab.page, "Transfer").focus()
     tab.page.keyboard.press("Tab")
@@ -179,6 +145,6 @@ def test_a_new_adapter_is_offered_after_a_look(tab: WebPage, host: Any, written:
     adapters = Adapters(host)
     written.append("late")
     write_sigma(adapters.lora / "late.safetensors", adapters.lora / "plain.safetensors", adapters.checkpoint("a"))
-    look_again(tab)
-    chosen(tab, "late", "b")
+    look_again(tab.page)
+    choose_transfer(tab.page, "late", "b")
     wait_for(tab.page, "lorax_transfer_result", "What would be done")

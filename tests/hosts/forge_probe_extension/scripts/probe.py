@@ -105,6 +105,13 @@ def constant(on: bool):
         module.identity = (lambda carried: "lorax:constant") if on else identity
 
 
+def small_distillation():
+    """Distillations take a minute: of few samples, drawn in few steps."""
+    from lorax.train import distill
+
+    distill.DistillSettings = functools.partial(distill.DistillSettings, samples=4, sampling_steps=2)
+
+
 def arm(wanted: dict):
     _inner["wanted"] = wanted
 
@@ -115,6 +122,7 @@ def routes(_demo, app):
     app.add_api_route("/probe/inner", arm, methods=["POST"])
     app.add_api_route("/probe/inner", lambda: _inner.pop("made", None), methods=["GET"])
     app.add_api_route("/probe/constant", constant, methods=["POST"])
+    app.add_api_route("/probe/small-distillation", small_distillation, methods=["POST"])
     app.add_api_route("/probe/trace", trace, methods=["GET"])
     app.add_api_route("/probe/reload", reload_ui, methods=["POST"])
     app.add_api_route("/probe/paste", paste, methods=["GET"])
