@@ -60,7 +60,7 @@ def add_options(parser: ArgumentParser) -> None:
         "--source-config",
         metavar="DIR",
         type=Path,
-        help="diffusers folder that says how a single-file source is built (offline, pruned models)",
+        help="diffusers folder that says how a single-file source is built, where diffusers cannot look it up (offline)",
     )
     add("--target-config", metavar="DIR", type=Path, help="the same for the target")
     add("--resume", action="store_true", default=None, help="go on from the state that a stopped training left")

@@ -88,7 +88,7 @@ from lorax.render import (
 )
 from lorax.safefile import open_tensors, write_safetensors, write_text
 from lorax.spectral import compute_basis
-from lorax.structure import Arch, TextStructure, UNetStructure
+from lorax.structure import Arch, TextStructure, UNetStructure, diffusers_blocks
 from lorax.transfer.compare import SimilarityReport, compute_similarity
 from lorax.transfer.plan import plan_transfer
 from lorax.transfer.relate import Relation, relate
@@ -167,6 +167,7 @@ __all__ = [
     "copy_sidecars",
     "default_folder",
     "default_output",
+    "diffusers_blocks",
     "export_adapter",
     "failed_row",
     "find_source",

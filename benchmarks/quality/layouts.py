@@ -64,7 +64,7 @@ def single_file(shape: Shape, unet: Any, vae: Any, encoders: list[Any]) -> dict[
     else:
         betas = torch.linspace(SCHEDULE["beta_start"] ** 0.5, SCHEDULE["beta_end"] ** 0.5, 1000) ** 2
         tensors["alphas_cumprod"] = (1 - betas).cumprod(0)
-    return tensors | {f"first_stage_model.{vae_name(name)}": _vae_value(name, t) for name, t in vae.state_dict().items()}
+    return tensors | {f"first_stage_model.{vae_name(name)}": vae_value(name, t) for name, t in vae.state_dict().items()}
 
 
 def _put(tensors: dict[str, Tensor], name: str, value: Tensor, part: int, parts: int) -> None:
@@ -83,12 +83,12 @@ def _text_state(encoder: Any) -> dict[str, Tensor]:
     return {n if n.startswith(("text_model.", "text_projection")) else f"text_model.{n}": t for n, t in state.items()}
 
 
-def vae_name(name: str) -> str:
-    """A VAE tensor's name in single files from diffusers'; for two levels."""
+def vae_name(name: str, levels: int = 2) -> str:
+    """A VAE tensor's name in single files from diffusers'."""
     name = re.sub(r"down_blocks\.(\d)\.resnets\.(\d)", r"down.\1.block.\2", name)
-    name = re.sub(r"up_blocks\.(\d)\.resnets\.(\d)", lambda m: f"up.{1 - int(m[1])}.block.{m[2]}", name)
+    name = re.sub(r"up_blocks\.(\d)\.resnets\.(\d)", lambda m: f"up.{levels - 1 - int(m[1])}.block.{m[2]}", name)
     name = re.sub(r"down_blocks\.(\d)\.downsamplers\.0", r"down.\1.downsample", name)
-    name = re.sub(r"up_blocks\.(\d)\.upsamplers\.0", lambda m: f"up.{1 - int(m[1])}.upsample", name)
+    name = re.sub(r"up_blocks\.(\d)\.upsamplers\.0", lambda m: f"up.{levels - 1 - int(m[1])}.upsample", name)
     name = re.sub(r"mid_block\.resnets\.(\d)", lambda m: f"mid.block_{int(m[1]) + 1}", name)
     name = (
         name.replace("mid_block.attentions.0", "mid.attn_1").replace("conv_norm_out", "norm_out").replace("conv_shortcut", "nin_shortcut")
@@ -98,7 +98,7 @@ def vae_name(name: str) -> str:
     return name
 
 
-def _vae_value(name: str, value: Tensor) -> Tensor:
+def vae_value(name: str, value: Tensor) -> Tensor:
     """The attention's projections are 1×1 convolutions in single files."""
     linear = "mid_block.attentions.0.to_" in name and name.endswith("weight")
     return value[:, :, None, None] if linear else value

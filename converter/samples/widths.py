@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from lorax import Arch, Component, LayerId, LayerKind, LayerSpec, UNetStructure
+from lorax import Arch, Component, LayerId, LayerKind, LayerSpec, UNetStructure, diffusers_blocks
 
 
 @dataclass(frozen=True)
@@ -143,26 +143,14 @@ def diffusers_config(arch: Arch, widths: Widths) -> dict[str, Any]:
     if unet is None:
         raise ValueError(f"{arch.title} has no UNet")
     channels = widths.channels[: len(unet.down)]
-    down = ["CrossAttnDownBlock2D" if any(stage.depths) else "DownBlock2D" for stage in unet.down]
-    up = ["CrossAttnUpBlock2D" if any(stage.depths) else "UpBlock2D" for stage in unet.up]
-    mid = {(2, True): "UNetMidBlock2DCrossAttn", (1, False): "UNetMidBlock2D", (0, False): None}[unet.mid_resnets, unet.mid_depth > 0]
-    config: dict[str, Any] = {
+    config = diffusers_blocks(unet) | {
         "sample_size": 16,
         "in_channels": widths.in_channels,
         "block_out_channels": list(channels),
-        "layers_per_block": len(unet.down[0].depths),
         "norm_num_groups": widths.groups,
         "cross_attention_dim": widths.context(arch.family),
         "attention_head_dim": [max(1, widths.heads * c // channels[0]) for c in channels],
-        "down_block_types": down,
-        "mid_block_type": mid,
-        "up_block_types": up,
-        "use_linear_projection": unet.linear_projection,
-        "transformer_layers_per_block": [list(stage.depths) if any(stage.depths) else 1 for stage in unet.down],
-        "reverse_transformer_layers_per_block": [list(stage.depths) if any(stage.depths) else 1 for stage in unet.up],
     }
-    if unet.mid_depth:
-        config["transformer_layers_per_block"][-1] = unet.mid_depth
     if unet.added_embedding:
         pooled = 6 * widths.size_embedding + widths.text2
         config |= {

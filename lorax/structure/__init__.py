@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lorax.structure.arch import Arch
 from lorax.structure.blocks import Stage, TextKind, TextStructure, UNetStructure
+from lorax.structure.config import diffusers_blocks
 from lorax.structure.parse import UNetLayout, parse_text, parse_unet
 
-__all__ = ["Arch", "Stage", "TextKind", "TextStructure", "UNetLayout", "UNetStructure", "parse_text", "parse_unet"]
+__all__ = ["Arch", "Stage", "TextKind", "TextStructure", "UNetLayout", "UNetStructure", "diffusers_blocks", "parse_text", "parse_unet"]

@@ -29,7 +29,11 @@ def build_parser() -> ArgumentParser:
     add("base", type=Path, help="the base model: a checkpoint file (SD1.x, SD2, SDXL) or a diffusers folder")
     add("pictures", type=Path, help="folder of pictures, each with its caption in a .txt of the same name")
     add("-o", "--output", type=Path, required=True, help="the .safetensors file to write")
-    add("--config", type=Path, help="diffusers folder that says how a single file's networks are built (offline, or pruned models)")
+    add(
+        "--config",
+        type=Path,
+        help="diffusers folder that says how a single file's networks are built, where diffusers cannot look it up (offline)",
+    )
     add("--caption", help="caption of pictures that have no .txt")
     add("--export", type=Path, metavar="FILE", help="write a standard LoRA as well, which every WebUI takes")
     add(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from lorax.structure import Arch
 from lorax.train.data import Picture, read_pixels
 from lorax.train.packages import load_package
 from lorax.train.targets import live_arch, live_layers
+from lorax.train.unet import build_unet, is_pruned
 
 Moments = tuple[Tensor, Tensor]
 """Mean and standard deviation of a picture's latents, [4, h, w] each"""
@@ -57,6 +59,8 @@ def load_parts(base: Checkpoint, config: Path | None, dtype: torch.dtype) -> Par
         raise LoraxError("training needs one file or one diffusers folder, with text encoders and VAE; separate files are not taken.")
     path = base.paths[0]
     extra: dict[str, Any] = {} if base.arch.family == "sdxl" else {"safety_checker": None, "requires_safety_checker": False}
+    if not path.is_dir() and is_pruned(base, config):
+        extra["unet"] = build_unet(base, dtype)
     try:
         if path.is_dir():
             pipe = kind.from_pretrained(str(path), local_files_only=True, variant=_variant(path), **extra)
@@ -64,10 +68,10 @@ def load_parts(base: Checkpoint, config: Path | None, dtype: torch.dtype) -> Par
             source = {"config": str(config), "local_files_only": True} if config else {}
             pipe = kind.from_single_file(str(path), **source, **extra)
     except Exception as error:
+        reason = shorten(one_line(str(error)), 300, placeholder=" …").rstrip(". ")
         raise LoraxError(
-            one_line(f"diffusers cannot load '{path.name}': {str(error)[:300].rstrip('. ')}. It has to be whole (UNet, text encoders,")
-            + " VAE); a single file also needs its configuration: give a diffusers folder of the same architecture with --config, or be"
-            + " online once."
+            f"diffusers cannot load '{path.name}': {reason}. It has to be whole (UNet, text encoders, VAE); a single file also needs its"
+            " configuration: give a diffusers folder of the same architecture with --config, or be online once."
         ) from None
     for network in networks(pipe):
         _check_complete(path, network)

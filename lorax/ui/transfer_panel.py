@@ -82,7 +82,8 @@ def add(place: Workplace, transfers: Transfers, runner: Runner) -> Part:
 
 DISTILL = (
     "Training on the two models' own samples, without any data: a LoRA on the target learns what the adapter does to its source. "
-    "It takes both checkpoints as whole models, minutes on a GPU, and the packages diffusers, transformers and accelerate."
+    "It takes both checkpoints as whole models, minutes on a GPU, and the packages diffusers, transformers and accelerate. The WebUI's own "
+    "model stays in the GPU's memory meanwhile: unload it in the settings if that is small."
 )
 EMPTY = (
     '<div class="lorax-view"><div class="told">Choose an adapter and a checkpoint: what a transfer would do stands here before anything '

@@ -66,13 +66,15 @@ def base_file(path: Path, name: str, seed: int = 0, dtype: torch.dtype = torch.f
     return path
 
 
-def diffusers_folder(folder: Path, name: str, seed: int = 0, tensors: Mapping[str, torch.Tensor] | None = None) -> Path:
+def diffusers_folder(
+    folder: Path, name: str, seed: int = 0, tensors: Mapping[str, torch.Tensor] | None = None, widths: Widths = SPEAKING
+) -> Path:
     """A whole tiny pipeline that diffusers loads: UNet, text encoders, VAE, tokenizers, scheduler. tensors: in place of a sample's."""
     from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, StableDiffusionXLPipeline
     from transformers import CLIPTokenizer
 
     arch = by_name(name)
-    parts = live(name, seed, SPEAKING, tensors)
+    parts = live(name, seed, widths, tensors)
     torch.manual_seed(0)
     vae = AutoencoderKL(
         block_out_channels=(8, 8, 8, 8),

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from converter.__main__ import main
-from converter.samples import pruned, relative
+from converter.samples import Widths, pruned, relative
 from converter.samples.widths import layer_shapes
 from lorax.adapter import LowRank
 from lorax.archs import by_name
@@ -44,16 +44,18 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LORAX_CACHE", str(tmp_path / "cache"))
 
 
-def calm(name: str) -> dict[str, Tensor]:
+def calm(name: str, widths: Widths = SPEAKING) -> dict[str, Tensor]:
     """A sample whose residual branches are quiet, as trained ones are: drawn at random they make a chaos that nothing learns."""
-    drawn = weights(by_name(name), 0, SPEAKING)
+    drawn = weights(by_name(name), 0, widths)
     return {n: t * 0.2 if n.startswith("unet.") and n.endswith(QUIET) else t for n, t in drawn.items()}
 
 
-def write_lora(path: Path, name: str, components: tuple[str, ...] = ("unet", "te1", "te2"), size: float = 0.3) -> Path:
+def write_lora(
+    path: Path, name: str, components: tuple[str, ...] = ("unet", "te1", "te2"), size: float = 0.3, widths: Widths = SPEAKING
+) -> Path:
     """Random factors on the attention of an architecture, small enough to be an adapter and not an accident."""
     arch, generator = by_name(name), torch.Generator().manual_seed(3)
-    shapes = {i: s for i, s in layer_shapes(arch, SPEAKING).items() if is_attention(arch.specs()[i]) and i.component.value in components}
+    shapes = {i: s for i, s in layer_shapes(arch, widths).items() if is_attention(arch.specs()[i]) and i.component.value in components}
     modules = {i: Factors(*(torch.randn(n, 2, generator=generator) * size for n in s)) for i, s in shapes.items()}
     modules = {i: Factors(f.up, f.down.T.contiguous()) for i, f in modules.items()}
     write_adapter(path, modules, arch, shapes=shapes, metadata={"ss_base_model_version": arch.base_model_version})

@@ -21,12 +21,13 @@ PIECE = 1 << 22
 
 def same_channels(source: Checkpoint, target: Checkpoint, graph: Graph, device: torch.device, progress: Progress) -> set[Pair]:
     """The pairs of spaces of equal size whose channels agree one by one, in order. Reads every matched weight once."""
-    agreement: dict[Pair, Tensor] = {}
     links = [link for link in graph.links if all(len(set(graph.sizes(p))) == 1 for p in link.pairs)]
+    # All room first: what is kept among weights that come and go would tear holes into memory that nothing fits into again.
+    agreement = {pair: torch.zeros(2, graph.sizes(pair)[0], device=device) for link in links for pair in link.pairs}
     for done, link in enumerate(links):
         progress("comparing channels", done, len(links))
         for pair, found in compare(link, graph, read_weight(target, link.target, device), read_weight(source, link.source, device)):
-            agreement[pair] = agreement[pair] + found if pair in agreement else found
+            agreement[pair] += found
     return {pair for pair, (inner, norms) in agreement.items() if float((inner >= SAME * norms).float().mean()) >= ENOUGH}
 
 
