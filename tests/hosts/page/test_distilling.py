@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from lorax.safefile import open_tensors
 from tests.hosts.adapters import Adapters
 from tests.hosts.browser import WebPage
-from tests.hosts.real_forge import sd1_config, unet_config
+from tests.hosts.real_forge import sd1_config
 from tests.panels import choose_transfer, wait_for, wait_for_preview
 
 STEPS, MADE = 20, "plain-stranger-distilled"
@@ -34,7 +34,7 @@ def stranger(host: Any) -> Iterator[None]:
     adapters = Adapters(host)
     path = adapters.checkpoint("stranger")
     write_unrelated(path, adapters.checkpoint("a"))
-    keep_config(host.models / "diffusers", adapters.checkpoint("a"))
+    keep_config(host.models / "diffusers")
     host.post("/probe/small-distillation")
     host.post("/sdapi/v1/refresh-checkpoints")
     yield
@@ -53,15 +53,13 @@ def write_unrelated(path: Path, checkpoint: Path) -> None:
     save_file(tensors, path)
 
 
-def keep_config(hub: Path, checkpoint: Path) -> None:
-    """What diffusers looks up for a single file of SD1, where Forge has it keep such things; the UNet is that of the checkpoint."""
+def keep_config(hub: Path) -> None:
+    """What diffusers looks up for a single file of SD1, where Forge has it keep such things; it says nothing of these few blocks."""
     home = hub / "models--stable-diffusion-v1-5--stable-diffusion-v1-5"
     snapshot = home / "snapshots" / "of-a-test"
     shutil.copytree(sd1_config(), snapshot, dirs_exist_ok=True)
     (home / "refs").mkdir(exist_ok=True)
     (home / "refs" / "main").write_text(snapshot.name)
-    own = {"_class_name": "UNet2DConditionModel", "_diffusers_version": "0.31.0", **unet_config(checkpoint, 8)}  # before 0.9 it is made 64
-    (snapshot / "unet" / "config.json").write_text(json.dumps(own))
 
 
 def test_what_weights_do_not_carry_is_distilled_by_a_click(stranger: None, tab: WebPage, host: Any, written: list[str]) -> None:

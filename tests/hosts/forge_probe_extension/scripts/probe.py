@@ -106,10 +106,10 @@ def constant(on: bool):
 
 
 def small_distillation():
-    """Distillations take a minute: of few samples, drawn in few steps."""
+    """Distillations take a minute: of few samples, small ones, drawn in few steps."""
     from lorax.train import distill
 
-    distill.DistillSettings = functools.partial(distill.DistillSettings, samples=4, sampling_steps=2)
+    distill.DistillSettings = functools.partial(distill.DistillSettings, samples=4, sampling_steps=2, resolution=64)
 
 
 def arm(wanted: dict):
