@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
-import importlib.util
 import json
 import sys
 from types import TracebackType
@@ -74,9 +74,10 @@ def rows(head: tuple[str, ...], body: list[tuple[str, ...]]) -> str:
 
 
 def quiet_libraries() -> None:
-    """Hide the loading bars and advice of diffusers and transformers; nothing where they are not installed."""
+    """Hide the loading bars and advice of diffusers and transformers; nothing where they are not installed, or do not fit together:
+    who needs them will say so."""
     for library in ("diffusers", "transformers"):
-        if importlib.util.find_spec(library) is not None:
+        with contextlib.suppress(ImportError):
             logging = importlib.import_module(f"{library}.utils.logging")
             logging.disable_progress_bar()
             logging.set_verbosity_error()

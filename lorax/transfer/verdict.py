@@ -69,7 +69,7 @@ def judge(
     differ, total = residual_blocks(source, target) if in_unet else (0, 0)
     if differ > total * MAX_LOST_RESIDUALS:
         where = f"{differ} of {total} residual blocks are in only one of the two bases"
-        return Judgement("weak", f"{where}; on small models about a third of the effect was carried")
+        return Judgement("weak", f"{where}; on small models about half of the effect was carried")
     widths = first_width(source), first_width(target)
     if in_unet and widths[0] != widths[1]:
         where = f"the target's first level has {widths[1]} channels, the source's {widths[0]}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 from converter import arguments
 from converter.__main__ import main
 from converter.cli import build_parser
+from converter.console import quiet_libraries
 
 COMMANDS = ("inspect", "transfer", "similarity", "to-lorax", "export", "bake", "batch", "demo")
 
@@ -85,3 +87,15 @@ def test_a_file_whose_name_ends_like_a_strength(tmp_path: Path):
 def test_ranks_have_their_own_names():
     found = build_parser().parse_args(["transfer", "a", "--target", "b", "--rank", "64", "--out-rank", "8"])
     assert (found.rank, found.out_rank) == (64, 8)
+
+
+def test_libraries_that_do_not_fit_together_are_left_to_who_needs_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def broken(name: str) -> None:
+        asked.append(name)
+        raise ImportError(f"cannot import a name for {name}")
+
+    monkeypatch.setattr(importlib, "import_module", broken)
+    quiet_libraries()
+    assert asked == ["diffusers.utils.logging", "transformers.utils.logging"]
