@@ -24,7 +24,7 @@ from lorax.spectral import Span, SpectralBasis, compute_bases, row_space
 from lorax.tensorindex import TensorIndex
 from lorax.workers import single_threaded
 
-VERSION = "4"
+VERSION = "5"
 """Of the algorithms in `lorax.spectral` and of the entries: raise it when either changes."""
 STEP = 320
 """Bases are computed and kept at multiples of this rank, so that one entry serves every smaller k."""
@@ -93,7 +93,7 @@ class Bases:
             found = compute_where_there_is_room([asked[i].tensor for i in positions], rank)
             return [{**packed("U", b.U), "S": b.S.cpu(), **packed("V", b.V)} for b in found]
 
-        entries = self._entries([basis_key(w, rank) for w in asked], compute)
+        entries = self._entries(asked, lambda w: basis_key(w, rank), compute)
         return [_basis(entry, k, w.device) for entry, w in zip(entries, asked, strict=True)]
 
     def save(self) -> None:
@@ -110,16 +110,20 @@ class Bases:
             rows = row_space(matrix if out <= columns else matrix.T)
             return [{} if rows is None else packed("rows", rows[:, : 0 if out == columns else None])]
 
-        entry = self._entries([rows_key(weight)], compute)[0]
+        entry = self._entries([weight], rows_key, compute)[0]
         if not entry:
             basis = self.basis(weight, min(out, columns))
             return Span(basis.U, basis.V)
         rows = None if out == columns else unpacked(entry, "rows").to(weight.device)
         return Span(None, rows) if out <= columns else Span(rows, None)
 
-    def _entries(self, keys: Sequence[str], compute: Callable[[Sequence[int]], Sequence[Entry]]) -> Sequence[Entry]:
+    def _entries(
+        self, weights: Sequence[Weight], key: Callable[[Weight], str], compute: Callable[[Sequence[int]], Sequence[Entry]]
+    ) -> Sequence[Entry]:
         with single_threaded():
-            return compute(range(len(keys))) if self.cache is None else self.cache.get_or_compute_all(keys, compute)
+            if self.cache is None:
+                return compute(range(len(weights)))
+            return self.cache.get_or_compute_all([key(w) for w in weights], compute)
 
 
 def default_bases(folder: Path | None = None, limit: int = DEFAULT_LIMIT) -> Bases:
@@ -162,7 +166,7 @@ def rows_key(weight: Weight) -> str:
 
 def packed(name: str, vectors: Tensor) -> Entry:
     """Columns [n, k] as 16-bit fixed point, each with its own step; laid out as in a file, for products round by layout."""
-    step = vectors.abs().amax(0) / 32767 if vectors.numel() else vectors.new_ones(vectors.shape[1])
+    step = torch.maximum(vectors.amax(0), -vectors.amin(0)) / 32767 if vectors.numel() else vectors.new_ones(vectors.shape[1])
     step = torch.where(step > 0, step, 1.0)
     return {name: (vectors / step).round_().short().cpu().contiguous(), f"{name}.step": step.cpu()}
 

@@ -175,8 +175,8 @@ def in_double(tensor: Tensor) -> Tensor:
 
 
 def eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """Eigenvalues, ascending, and eigenvectors of symmetric matrices [..., n, n]."""
-    values, vectors = _where_it_can(torch.linalg.eigh, matrix)
+    """Eigenvalues, ascending, and eigenvectors of symmetric matrices [..., n, n], of which the upper half alone is read."""
+    values, vectors = _where_it_can(lambda m: torch.linalg.eigh(m, UPLO="U"), matrix)
     return values, vectors
 
 

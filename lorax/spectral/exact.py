@@ -24,7 +24,7 @@ def exact_basis(weight: Tensor, k: int) -> SpectralBasis:
     s = values.flip(0).clamp_min(0).sqrt()
     n = min(k, numerical_rank(s))
     s, short = s[:n], vectors.flip(1)[:, :n]
-    return signed(short, s, (matrix.T @ short) / s, wide)
+    return signed(short, s, matrix.T @ short, wide)
 
 
 def numerical_rank(s: Tensor) -> int:
@@ -33,11 +33,11 @@ def numerical_rank(s: Tensor) -> int:
 
 
 def signed(short: Tensor, s: Tensor, long: Tensor, wide: bool) -> SpectralBasis:
-    """Triplets in fp32 with canonical signs; wide: the short side is the left one."""
-    U, V = (short, long) if wide else (long, short)
-    (low, high), (lower, higher) = (torch.aminmax(side, dim=0) for side in (U, V))
-    sign = torch.where(torch.maximum(high, higher) >= -torch.minimum(low, lower), 1.0, -1.0).to(U)
-    return SpectralBasis((U * sign).float(), s.float(), (V * sign).float())
+    """Triplets in fp32 with canonical signs. long: ``Wᵀ u_i`` of the u_i in `short`; wide: the short side is the left one."""
+    high, low = torch.maximum(short.amax(0), long.amax(0) / s), torch.minimum(short.amin(0), long.amin(0) / s)
+    sign = torch.where(high >= -low, 1.0, -1.0).to(s)
+    short, long = (short * sign).float(), (long * (sign / s)).float()
+    return SpectralBasis(short, s.float(), long) if wide else SpectralBasis(long, s.float(), short)
 
 
 def row_space(matrix: Tensor) -> Tensor | None:
