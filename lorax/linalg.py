@@ -15,6 +15,8 @@ SHORT = 1e-12
 """Lengths under this are looked at more closely."""
 WIDTH = 1 << 12
 """Columns of a product that are summed in fp32 before fp64 takes over."""
+COLUMNS = 1280
+"""Columns of a weight that are gone through at a time, so that they stay in a core's cache."""
 PIECE = 1 << 14
 """Numbers that are summed in fp32 before fp64 takes over: the rounding stays under 1e-7."""
 
@@ -222,6 +224,17 @@ def row_products(rows: Tensor) -> Tensor:
     wide = rows if rows.dtype == torch.float64 else rows.float()
     first, *others = (in_double(part @ part.mT) for part in wide.split(WIDTH, 2))
     return sum(others, first)
+
+
+def gram_product(rows: Tensor, weight: Tensor) -> Tensor:
+    """``R W Wᵀ`` [b, n] of a few rows R [b, n] and W [n, long], in one pass over W.
+
+    From the left, because products with a few rows are far quicker than with a few columns.
+    """
+    product = rows.new_zeros(rows.shape)
+    for part in weight.split(COLUMNS, 1):
+        product.addmm_(rows @ part, part.T)
+    return product
 
 
 def all_finite(tensor: Tensor) -> bool:

@@ -7,7 +7,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from lorax.linalg import qr
+from lorax.linalg import gram_product, qr
 from lorax.spectral.values import Leading
 
 K_SIMILARITY = 32
@@ -24,10 +24,10 @@ def compute_leading(weight: Tensor, k: int) -> Leading:
     """
     tall = weight if weight.shape[0] >= weight.shape[1] else weight.T
     left, right = (_start(n, k).to(weight) for n in tall.shape)
-    rows = _orthonormal(torch.cat((tall.T @ left, right), dim=1))
+    rows = _orthonormal(torch.cat((left.T @ tall, right.T)))
     for _ in range(ITERATIONS):
-        rows = _orthonormal(tall.T @ (tall @ rows))
-    sides = qr(tall @ rows[:, k:])[0], rows[:, :k]
+        rows = _orthonormal(gram_product(rows, tall.T))
+    sides = qr((rows[k:] @ tall.T).T)[0], rows[:k].T
     return Leading(*(sides if tall is weight else sides[::-1]))
 
 
@@ -36,9 +36,9 @@ def _start(n: int, k: int) -> Tensor:
 
 
 def _orthonormal(both: Tensor) -> Tensor:
-    """Orthonormal columns with the span of each half of [n, 2k]."""
-    halves = qr(torch.stack(both.chunk(2, dim=1)))[0]
-    return torch.cat(tuple(halves), dim=1)
+    """Orthonormal rows with the span of each half of [2k, n]."""
+    halves = qr(torch.stack(both.chunk(2)).mT)[0].mT
+    return torch.cat(tuple(halves))
 
 
 def similarity_rank(shape: tuple[int, int]) -> int:

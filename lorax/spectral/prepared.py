@@ -12,7 +12,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from lorax.linalg import eigh, in_double, qr
+from lorax.linalg import COLUMNS, eigh, gram_product, in_double, qr
 
 STEEP = 20.0
 """Effective rank ``(Σλ)² / Σλ²`` under which leading directions are taken out first."""
@@ -25,8 +25,8 @@ SAMPLED = 4
 """The sample of a weight [n, long] has n over this columns."""
 PROBES = 4
 """Random vectors to estimate the spectrum's shape by."""
-CHUNK, BLOCKS = 1280, 8
-"""Columns and row blocks of a Gram matrix at a time: what stays in a core's cache."""
+BLOCKS = 8
+"""Row blocks of a Gram matrix, of which the upper half is made."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +63,7 @@ def spectrum_shape(matrix: Tensor) -> tuple[float, float]:
     By a few random vectors, fixed by n (Hutchinson 1989), each with its own mean λ, so that equal λ have no variance.
     """
     probes = torch.randn(PROBES, matrix.shape[0], generator=torch.Generator().manual_seed(matrix.shape[0])).to(matrix)
-    image = applied(probes, matrix)
+    image = gram_product(probes, matrix)
     lengths, means, squares = ((x * y).sum(1) for x, y in ((probes, probes), (probes, image), (image, image)))
     if not float(squares.sum()):
         return float(matrix.shape[0]), 0.0
@@ -90,16 +90,8 @@ def leading_directions(matrix: Tensor, k: int) -> Tensor:
 def iterated(columns: Tensor, matrix: Tensor) -> Tensor:
     """Orthonormal columns [n, b] after `POWERS` products with ``W Wᵀ``."""
     for _ in range(POWERS):
-        columns = orthonormal(applied(columns.T, matrix))
+        columns = orthonormal(gram_product(columns.T, matrix))
     return columns
-
-
-def applied(rows: Tensor, matrix: Tensor) -> Tensor:
-    """``R W Wᵀ`` of a few rows R [b, n]: from the left, which is far quicker than columns from the right, and in one pass over W."""
-    image = rows.new_zeros(rows.shape)
-    for part in matrix.split(CHUNK, 1):
-        image.addmm_(rows @ part, part.T)
-    return image
 
 
 def orthonormal(rows: Tensor) -> Tensor:
@@ -114,7 +106,7 @@ def gram(rows: Tensor, without: Tensor | None = None) -> Tensor:
     """
     n = rows.shape[0]
     product = rows.new_zeros(n, n)
-    for part in rows.split(CHUNK, 1):
+    for part in rows.split(COLUMNS, 1):
         if without is not None and without.numel():
             part = part.clone().addmm_(without, without.T @ part, alpha=-1)
         for start, stop in pairwise(n * i // BLOCKS for i in range(BLOCKS + 1)):

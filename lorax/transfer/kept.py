@@ -22,7 +22,7 @@ from lorax.transfer.relate import Relation, alignment_may_help, relate, with_ali
 from lorax.transfer.score import Scores
 from lorax.transfer.types import Atc, LayerMatch, LayerScore, Method, Progress, UnitMatch, no_progress
 
-VERSION = "3"
+VERSION = "4"
 """Of what a relation holds: raise it when the same bases give other values."""
 LONG = 3600.0
 """Seconds after which another process no longer waits for one that compares the same bases."""
