@@ -26,7 +26,7 @@ SAMPLED = 4
 PROBES = 4
 """Random vectors to estimate the spectrum's shape by."""
 BLOCKS = 8
-"""Row blocks of a Gram matrix, of which the upper half is made."""
+"""Row blocks of a Gram matrix, of which the lower half is made."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +36,7 @@ class Prepared:
     matrix: Tensor
     """[n, long], n ≤ long"""
     gram: Tensor
-    """[n, n], fp32: upper half of the Gram matrix less what was taken out of it; the whole of it where it was shifted."""
+    """[n, n], fp32: lower half of the Gram matrix less what was taken out of it; the whole of it where it was shifted."""
     leading: Tensor
     """[n, p]: directions taken out, orthonormal and inside the top-k subspace; p may be 0."""
     shift: float = 0.0
@@ -49,7 +49,7 @@ def prepare(matrix: Tensor, k: int) -> Prepared:
     none = matrix[:, :0]
     if variance < FLAT:
         exact = gram(in_double(matrix))
-        exact = exact.triu() + exact.triu(1).T
+        exact = exact.tril() + exact.tril(-1).T
         mean = float(exact.diagonal().mean())
         exact.diagonal().sub_(mean)
         return Prepared(matrix, exact.to(matrix), none, mean)
@@ -100,7 +100,7 @@ def orthonormal(rows: Tensor) -> Tensor:
 
 
 def gram(rows: Tensor, without: Tensor | None = None) -> Tensor:
-    """The upper half of ``W Wᵀ`` [n, n], what lies below undefined; rows: W [n, long].
+    """The lower half of ``W Wᵀ`` [n, n], what lies above undefined; rows: W [n, long].
 
     without: orthonormal [n, p], taken out of W before it is squared.
     """
@@ -110,5 +110,5 @@ def gram(rows: Tensor, without: Tensor | None = None) -> Tensor:
         if without is not None and without.numel():
             part = part.clone().addmm_(without, without.T @ part, alpha=-1)
         for start, stop in pairwise(n * i // BLOCKS for i in range(BLOCKS + 1)):
-            product[:stop, start:stop].addmm_(part[:stop], part[start:stop].T)
+            product[start:stop, :stop].addmm_(part[start:stop], part[:stop].T)
     return product
