@@ -9,7 +9,7 @@ from torch import Tensor
 from lorax import bases
 from lorax.bases import Bases
 from lorax.spectral import basis, compute_bases, exact_basis, prepared
-from lorax.spectral.prepared import gram, leading_directions, prepare
+from lorax.spectral.prepared import gram, leading_directions, prepare, sketch
 
 SHAPES = [(320, 320), (288, 1500), (300, 2600)]
 
@@ -69,12 +69,22 @@ def test_steep_spectra_need_no_fp64(monkeypatch: pytest.MonkeyPatch, shape: tupl
         assert float((mine @ (mine.T @ theirs) - theirs).norm()) < 2e-3 * 80**0.5
 
 
-def test_a_sample_of_nothing_takes_nothing_out() -> None:
-    """Every column that the sample sees is zero."""
-    w = weight((288, 1500), "decay 1")
-    w[:, :: prepared.SAMPLED * 1500 // 288] = 0
-    assert leading_directions(w, 80).shape == (288, 0)
+@pytest.mark.parametrize("shape", [(300, 300), (288, 1500), (1500, 288)])
+def test_one_large_column_is_not_missed(monkeypatch: pytest.MonkeyPatch, shape: tuple[int, int]) -> None:
+    w = torch.randn(shape, generator=torch.Generator().manual_seed(6))
+    w[:, 5] *= 300
+    matrix = w if shape[0] <= shape[1] else w.T
+    assert float((leading_directions(matrix, 80).T @ exact_basis(matrix, 1).U).norm()) > 1 - 1e-5
+    monkeypatch.setattr(basis, "exact_basis", lambda *_: pytest.fail("fp64 was taken"))
     assert compute_bases([w], 80)[0].k == 80
+
+
+@pytest.mark.parametrize("columns", [64, 100, 1500])
+def test_a_sketch_keeps_lengths(columns: int) -> None:
+    """Sums with random signs: the mean of ‖xᵀ W Ω‖² is ‖xᵀ W‖², and with as many sums as columns it is that itself."""
+    w, x = (torch.randn(n, m, generator=torch.Generator().manual_seed(n)) for n, m in ((30, 1500), (200, 30)))
+    share = float((x @ sketch(w, columns)).square().sum() / (x @ w).square().sum())
+    assert share == pytest.approx(1, abs=1e-5 if columns == 1500 else 0.2)
 
 
 def test_without_a_cache_nothing_is_hashed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,10 +19,10 @@ STEEP = 20.0
 FLAT = 1e-3
 """Variance of the eigenvalues over their squared mean under which the Gram matrix is made in fp64 and its mean taken away."""
 BLOCK, POWERS, LEAK = 48, 2, 3e-3
-"""Of the block power iteration: its width, its steps, and the largest share of other directions that the sample may leave in
+"""Of the block power iteration: its width, its steps, and the largest share of other directions that the sketch may leave in
 what is taken out; the steps in the whole weight make it far smaller."""
-SAMPLED = 4
-"""The sample of a weight [n, long] has n over this columns."""
+SKETCHED = 4
+"""The block power iteration is made in a sketch of n / `SKETCHED` columns."""
 PROBES = 4
 """Random vectors to estimate the spectrum's shape by."""
 BLOCKS = 8
@@ -75,16 +75,28 @@ def leading_directions(matrix: Tensor, k: int) -> Tensor:
     """Orthonormal directions [n, p] that lie in the top-k left singular subspace of `matrix` but for `LEAK`; they need not be
     singular vectors.
 
-    Block power iteration (Halko et al. 2011) in a sample of the columns; what it finds has as many steps in all of them. p is as
-    large as the spectrum's decay within the block warrants.
+    Block power iteration (Halko et al. 2011) in a sketch; what it finds has as many steps in the whole weight. p is as large as
+    the spectrum's decay within the block warrants.
     """
-    part = matrix[:, :: SAMPLED * matrix.shape[1] // matrix.shape[0]].contiguous()
+    part = sketch(matrix, matrix.shape[0] // SKETCHED)
     start = torch.randn(BLOCK, part.shape[1], generator=torch.Generator().manual_seed(part.shape[1])).to(part)
     found = iterated(orthonormal(start @ part.T), part)
     values, vectors = eigh(gram(found.T @ part))
     values, vectors = values.flip(0), vectors.flip(1)
     p = int(((values[-1].clamp_min(0) / values) ** (POWERS + 0.5) <= LEAK).sum())
     return iterated(found @ vectors[:, : min(p, k // 2)], matrix)
+
+
+def sketch(matrix: Tensor, columns: int) -> Tensor:
+    """``W Ω`` [n, columns]: each column of W goes into one of so many sums, with a random sign (Clarkson and Woodruff 2013).
+
+    So a single large column is not missed, as it would be in a sample.
+    """
+    signs = torch.randn(matrix.shape[1], generator=torch.Generator().manual_seed(matrix.shape[1])).sign().to(matrix)
+    sums = torch.zeros_like(matrix[:, :columns])
+    for part, sign in zip(matrix.split(columns, 1), signs.split(columns), strict=True):
+        sums[:, : len(sign)].addcmul_(part, sign)
+    return sums
 
 
 def iterated(columns: Tensor, matrix: Tensor) -> Tensor:
