@@ -42,7 +42,7 @@ def compute_bases(weights: Sequence[Tensor], k: int) -> list[SpectralBasis]:
         return [exact_basis(w, k) for w in weights]
     wide = weights[0].shape[0] <= weights[0].shape[1]
     prepared = [prepare(w if wide else w.T, k) for w in weights]
-    values, vectors = eigh(torch.stack([p.gram for p in prepared]))
+    values, vectors = eigh(prepared[0].gram[None] if len(prepared) == 1 else torch.stack([p.gram for p in prepared]))
     found = [refine(p, k, values[i], vectors[i], wide) for i, p in enumerate(prepared)]
     return [basis or exact_basis(w, k) for basis, w in zip(found, weights, strict=True)]
 
