@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from math import prod
 from typing import Any, TypeGuard, cast
 
@@ -18,6 +19,8 @@ from torch import Tensor
 
 MAX_HEADER = 100_000_000
 """Readers refuse a longer header, so that a damaged length cannot make them allocate the rest of memory."""
+REMEMBERED = 4_000_000
+"""Longer headers are not kept in memory; a whole SDXL model's has a tenth of it."""
 
 BITS: Mapping[str, int] = {
     "U64": 64,
@@ -123,6 +126,16 @@ def parse_header(text: bytes, data_size: int) -> Header:
     if end < data_size:
         raise ValueError(f"is damaged: {data_size - end:,} bytes follow the last tensor")
     return Header({i.name: i for _, _, i in spans}, {i.name: base + start for start, _, i in spans}, metadata)
+
+
+def known_header(text: bytes, data_size: int) -> Header:
+    """`parse_header`, remembered by content: the same few bases and adapters are opened again and again."""
+    return _remembered(text, data_size) if len(text) <= REMEMBERED else parse_header(text, data_size)
+
+
+@lru_cache(maxsize=8)
+def _remembered(text: bytes, data_size: int) -> Header:
+    return parse_header(text, data_size)
 
 
 def _parse_json(text: bytes) -> dict[str, Any]:

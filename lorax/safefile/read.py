@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lorax.errors import FileError, MalformedFile, nearest, one_line
-from lorax.header import MAX_HEADER, TORCH_DTYPES, TensorInfo, parse_header
+from lorax.header import MAX_HEADER, TORCH_DTYPES, TensorInfo, known_header
 
 Rows = tuple[int, int]
 """First row and the one behind the last."""
@@ -60,7 +60,7 @@ class SafetensorsFile:
         self._file = open_binary(path)
         try:
             text, data_size = _read_header(path, self._file)
-            header = parse_header(text, data_size)
+            header = known_header(text, data_size)
         except ValueError as e:
             self._file.close()
             raise MalformedFile(one_line(f"'{path}' {e!s:.500}.")) from None

@@ -10,7 +10,7 @@ import torch
 from raw_files import entry, raw_file, refused
 
 from lorax.errors import FileError, MalformedFile
-from lorax.header import BITS, parse_header
+from lorax.header import BITS, known_header, parse_header
 from lorax.safefile import open_tensors, write_safetensors, write_text
 
 
@@ -114,3 +114,14 @@ class TestMalformedFiles:
             header[name]["data_offsets"] = [offset, offset + bits]
             offset += bits
         assert len(parse_header(json.dumps(header).encode(), offset).tensors) == len(BITS)
+
+
+def test_a_header_is_parsed_once_and_known_by_its_content(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = b'{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}'
+    assert known_header(text, 8) is known_header(bytes(bytearray(text)), 8)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="cut short"):
+            known_header(text, 4)
+    assert known_header(text.replace(b"[2]", b"[1,2]"), 8).tensors["a"].shape == (1, 2)
+    monkeypatch.setattr("lorax.header.REMEMBERED", len(text) - 1)
+    assert known_header(text, 8) is not known_header(text, 8)
