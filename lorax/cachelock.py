@@ -12,6 +12,8 @@ from pathlib import Path
 
 STALE = 120.0
 """Seconds after which a claim no longer counts: no entry takes that long, and if one does it is computed twice, no worse."""
+UNSIGNED = 5.0
+"""Seconds after which a claim without its maker's name no longer counts: its maker was killed before it could write it."""
 PAUSE = 0.05
 """Seconds between two looks."""
 
@@ -61,7 +63,8 @@ def _wait(path: Path, stale: float) -> bool:
     while True:
         try:
             age = time.time() - path.stat().st_mtime
-            dead = age > stale or not _alive(path.read_text(encoding="ascii", errors="replace"))
+            claim = path.read_text(encoding="ascii", errors="replace")
+            dead = age > (stale if claim else min(stale, UNSIGNED)) or not _alive(claim)
         except FileNotFoundError:
             return True
         except OSError:

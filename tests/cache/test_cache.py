@@ -143,6 +143,16 @@ def test_two_processes_do_not_do_the_same_work_twice(tmp_path: Path) -> None:
     assert sorted(numbers) == list(range(12))
 
 
+def test_a_claim_whose_maker_was_killed_before_it_signed_holds_nobody_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Far under the two minutes that a signed claim counts."""
+    monkeypatch.setattr("lorax.cachelock.UNSIGNED", 0.2)
+    (tmp_path / "a.lock").touch()
+    began = time.monotonic()
+    assert computed_once(Cache(tmp_path)) == 1
+    assert 0.1 < time.monotonic() - began < 30
+    assert list(tmp_path.glob("*.lock")) == []
+
+
 def test_killed_at_any_instant_it_is_never_wrong_afterwards(tmp_path: Path) -> None:
     """``LORAX_KILLS=100`` for the long form."""
     folder, chance, seen = tmp_path / "cache", random.Random(7), set[Path]()
