@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import importlib
 import os
 import sys
@@ -15,6 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from converter.cli import build_parser
+from converter.process import settle
 
 DONE, FAILED, USAGE, REFUSED, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -44,7 +44,7 @@ def _run(arguments: Namespace, own_process: bool) -> int:
     try:
         command = importlib.import_module(arguments.module)
         if own_process:
-            gc.freeze()  # modules stay: to look through torch's objects again and again takes longer than to open a checkpoint
+            settle()
         return int(command.run(arguments))
     except NotTransferable as error:
         return complain(str(error), REFUSED)

@@ -15,6 +15,7 @@ import torch
 
 from converter.console import Bars, rows, say, show, show_json
 from converter.files import input_paths
+from converter.process import settle
 from converter.transfer import settings_from
 from lorax import (
     BatchRow,
@@ -106,6 +107,7 @@ def _begin(stop: Event) -> None:
     """In a worker: Ctrl-C is the parent's business, which sets `stop`; a layer later the worker gives up cleanly."""
     global _stop
     _stop = stop
+    settle()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
