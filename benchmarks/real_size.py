@@ -1,4 +1,5 @@
-"""Time and memory of the main job at true size, on random weights: SDXL's rank-32 LoRA onto a fine-tune and onto SSD-1B.
+"""Time and memory of the main job at true size, on random weights: SDXL's rank-32 LoRA, and a LoRA of every linear and
+convolutional layer, onto a fine-tune and onto SSD-1B, each from cold.
 
     python benchmarks/real_size.py [--folder DIR] [--threads N]
 
@@ -14,6 +15,7 @@ import contextlib
 import hashlib
 import itertools
 import json
+import math
 import os
 import resource
 import subprocess
@@ -94,16 +96,21 @@ def write_family(folder: Path) -> None:
             print(f"writing {name}", file=sys.stderr)
             write_base(folder / f"{name}.safetensors", arch, origin, noise)
     if not (folder / "lora.safetensors").exists():
-        write_lora(folder / "lora.safetensors", sdxl)
+        write_lora(folder / "lora.safetensors", sdxl, attention_and_ff)
+    if not (folder / "locon.safetensors").exists():
+        write_lora(folder / "locon.safetensors", sdxl, lambda spec: spec.kind in (LayerKind.LINEAR, LayerKind.CONV))
 
 
-def write_lora(path: Path, arch: Arch, rank: int = 32) -> None:
-    """Attention and feed-forward of the UNet, rank 32."""
-    shapes = layer_shapes(arch, TRUE_SIZE)
-    wanted = [s.id for s in arch.layers() if s.unit.kind == "transformer" and s.kind == LayerKind.LINEAR]
-    modules = {i: Factors(torch.randn(shapes[i][0], rank) * 0.02, torch.randn(rank, shapes[i][1]) * 0.02) for i in wanted}
+def attention_and_ff(spec: LayerSpec) -> bool:
+    return spec.unit.kind == "transformer" and spec.kind == LayerKind.LINEAR
+
+
+def write_lora(path: Path, arch: Arch, wanted: Callable[[LayerSpec], bool], rank: int = 32) -> None:
+    every = layer_shapes(arch, TRUE_SIZE)
+    shapes = {s.id: every[s.id] for s in arch.layers() if wanted(s)}
+    modules = {i: Factors(torch.randn(n, rank) * 0.02, torch.randn(rank, math.prod(m)) * 0.02) for i, (n, *m) in shapes.items()}
     metadata: Mapping[str, str] = {"ss_base_model_version": arch.base_model_version, "ss_network_dim": str(rank)}
-    write_adapter(path, modules, arch, shapes={i: shapes[i] for i in wanted}, metadata=metadata)
+    write_adapter(path, modules, arch, shapes=shapes, metadata=metadata)
 
 
 def anonymous_bytes(pid: int) -> int:
@@ -148,25 +155,29 @@ def measure(command: list[str], threads: int) -> Measured:
 
 
 def run(folder: Path, threads: int) -> None:
-    columns = ("rank-32 LoRA (attention, FF)", "seconds", "CPU seconds", "peak RssAnon", "modules", "energy kept", "verdict")
+    columns = ("rank 32", "seconds", "CPU seconds", "peak RssAnon", "above the file", "modules", "energy kept", "verdict")
     print(f"| {' | '.join(columns)} |\n|{' --- |' * len(columns)}")
-    for target, method in itertools.product(("finetune", "ssd1b"), ("auto", "align", "project")):
-        out = folder / f"out-{target}-{method}.safetensors"
-        command = [sys.executable, "-m", "converter", "transfer", str(folder / "lora.safetensors")]
-        command += ["--source", str(folder / "sdxl.safetensors"), "--target", str(folder / f"{target}.safetensors")]
-        command += ["-o", str(out), "--method", method, "--device", "cpu", "--force", "--json"]
-        measured = measure(command, threads)
+    adapters = {"lora": "LoRA (attention, FF)", "locon": "LoRA of every layer"}
+    for (adapter, words), target, method in itertools.product(adapters.items(), ("finetune", "ssd1b"), ("auto", "align", "project")):
+        file, out = folder / f"{adapter}.safetensors", folder / f"out-{adapter}-{target}-{method}.safetensors"
+        command = [sys.executable, "-m", "converter", "transfer", str(file), "--source", str(folder / "sdxl.safetensors")]
+        command += ["--target", str(folder / f"{target}.safetensors"), "-o", str(out), "--method", method]
+        command += ["--device", "cpu", "--force", "--json"]
+        with tempfile.TemporaryDirectory(dir=folder) as cache:
+            measured = measure(["env", f"LORAX_CACHE={cache}", *command], threads)
         report = measured.report
         row = (
-            f"SDXL → {target}, `--method {method}`",
+            f"{words}, SDXL → {target}, `--method {method}`",
             f"{measured.seconds:.0f}",
             f"{measured.cpu_seconds:.0f}",
             f"{measured.peak / 2**30:.2f} GiB",
+            f"{(measured.peak - file.stat().st_size) / 1e9:.2f} GB",
             f"{report['modules_out']} of {report['modules_in']}",
             f"{report['energy_kept']:.3f}",
             str(report["verdict"]),
         )
         print(f"| {' | '.join(row)} |", flush=True)
+        out.unlink()
 
 
 def main() -> None:
