@@ -5,8 +5,11 @@ from __future__ import annotations
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from converter.__main__ import main
 
 SCRIPT = """
 import ctypes, threading
@@ -37,3 +40,16 @@ def count_heaps(settle: str) -> int:
 def test_threads_share_one_heap() -> None:
     assert count_heaps("") > 1, "what it is against"
     assert count_heaps("settle()") == 1
+
+
+@pytest.mark.parametrize(("argv", "settled"), [(None, [1]), (["cache", "size"], [])])
+def test_only_a_process_of_its_own_is_settled(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, argv: list[str] | None, settled: list[int]
+) -> None:
+    """`main` with arguments is called from another program, whose heap is not ours."""
+    calls: list[int] = []
+    monkeypatch.setenv("LORAX_CACHE", str(tmp_path))
+    monkeypatch.setattr(sys, "argv", ["lorax-convert", "cache", "size"])
+    monkeypatch.setattr("converter.__main__.settle", lambda: calls.append(1))
+    assert main(argv) == 0
+    assert calls == settled
